@@ -1,0 +1,1 @@
+"""Stems on disk to (mixture, submixture, source) triplets."""

@@ -1,0 +1,176 @@
+"""`dataset_type: "mge_triplets"`: triplets from multi-track corpora, in SAT's (reals, metadata) form."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mge_plugin.config import ConfigError, choose, parse_section
+from mge_plugin.data.audio import AudioError
+from mge_plugin.data.sampler import ItemSampler
+from mge_plugin.data.slakh import read_slakh
+from mge_plugin.data.songs import IndexReport, Song
+from mge_plugin.data.triplets import Format, Triplet, draw_window, make_triplet
+from mge_plugin.prompts import label_prompt
+from mge_plugin.tracks import Track
+
+logger = logging.getLogger(__name__)
+
+MAX_BROKEN = 20  # items in a row that cannot be read before giving up
+READERS: dict[str, Callable[[Path, str, IndexReport], list[Song]]] = {"slakh": read_slakh}
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """One entry of `datasets`."""
+
+    id: str
+    path: str
+    type: Literal["slakh"] = "slakh"
+    split: str = "train"
+    labels: tuple[str, ...] | None = None  # keep only stems so labelled (S_A of the paper)
+
+
+@dataclass(frozen=True)
+class TripletsConfig:
+    """A dataset config of type `mge_triplets`."""
+
+    dataset_type: Literal["mge_triplets"]
+    datasets: tuple[CorpusConfig, ...]
+    seed: int = 0
+    silence_db: float = -60.0  # a source window below this RMS counts as silent, dBFS
+    epoch_items: int | None = None  # triplets an epoch; by default one a window of every song
+    drop_last: bool = True
+
+
+class TripletDataset(Dataset):
+    """Item number -> (reals (3 * channels, samples), metadata).
+
+    An item number is `epoch * len + index` (see ItemSampler); with the seed it alone decides the
+    song, the source and the offset, on any machine and with any number of workers.
+    """
+
+    def __init__(self, songs: list[Song], form: Format, seed: int, size: int | None = None):
+        self.songs = songs
+        self.form = form
+        self.seed = seed
+        seconds = form.samples / form.sample_rate
+        windows = [max(1, int(song.seconds // seconds)) for song in songs]
+        self.song_of_window = np.repeat(np.arange(len(songs)), windows)
+        self.size = size or len(self.song_of_window)
+        self.broken: set[str] = set()
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, item: int) -> tuple[Tensor, dict[str, Any]]:
+        for attempt in range(MAX_BROKEN):
+            rng = np.random.default_rng([self.seed, item, attempt])
+            try:
+                return self._describe(self._draw(item + attempt, rng))
+            except AudioError as error:
+                self._report(str(error))
+        raise AudioError(f"{MAX_BROKEN} items in a row are unreadable: {sorted(self.broken)}")
+
+    def _draw(self, item: int, rng: np.random.Generator) -> Triplet:
+        song = self.songs[self.song_of_window[item % len(self.song_of_window)]]
+        return make_triplet(draw_window(song, self.form, rng), self.form)
+
+    def _describe(self, triplet: Triplet) -> tuple[Tensor, dict[str, Any]]:
+        window, form = triplet.window, self.form
+        labels = {track: names for track, names in triplet.labels.items() if names}
+        reals = torch.from_numpy(rearrange(triplet.audio, "k c n -> (k c) n"))
+        return reals, {
+            "prompt": {track.label: label_prompt(sounding) for track, sounding in labels.items()},
+            "labels": {track.label: list(triplet.labels[track]) for track in Track},
+            "path": str(window.song.path),
+            "source": str(window.source.path),
+            "seconds_start": window.start / form.sample_rate,
+            "seconds_total": window.song.seconds,
+            "padding_mask": [torch.ones(form.samples, dtype=torch.bool)],
+        }
+
+    def _report(self, message: str) -> None:
+        """Say once what is broken; another window stands in, decided by the item number alone."""
+        if message not in self.broken:
+            self.broken.add(message)
+            logger.warning("left out while reading: %s", message)
+
+
+def index_songs(config: TripletsConfig) -> list[Song]:
+    """Read every corpus of the config; say what was left out; nothing usable is an error."""
+    songs = []
+    for corpus in config.datasets:
+        report = IndexReport()
+        found = READERS[corpus.type](Path(corpus.path).expanduser(), corpus.split, report)
+        songs += [kept for song in found if (kept := _keep_labels(song, corpus)) is not None]
+        report.log(corpus.id)
+    if not songs:
+        raise ConfigError("datasets: no song has 2 stems or more of the labels asked for")
+    return songs
+
+
+def _keep_labels(song: Song, corpus: CorpusConfig) -> Song | None:
+    if corpus.labels is None:
+        return song
+    stems = tuple(stem for stem in song.stems if stem.label in corpus.labels)
+    return Song(song.id, song.path, song.split, stems) if len(stems) > 1 else None
+
+
+def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> tuple[Tensor, list[dict[str, Any]]]:
+    """SAT's batch: stacked reals (batch, 3 * channels, samples) and a list of metadata."""
+    reals, metadata = zip(*items, strict=True)
+    return torch.stack(reals), list(metadata)
+
+
+def create_triplet_dataloader(
+    dataset_config: Mapping[str, Any],
+    batch_size: int,
+    sample_size: int,
+    sample_rate: int,
+    audio_channels: int = 2,
+    num_workers: int = 4,
+    shuffle: bool = True,
+    **newer_options: Any,
+) -> DataLoader:
+    """Build the loader; the arguments are those of SAT's `create_dataloader_from_config`.
+
+    SAT 0.0.20 has options more (tokenizers, pad), of which triplets know none.
+    """
+    if asked := {name for name, value in newer_options.items() if value not in (None, True)}:
+        raise ConfigError(f"dataset type mge_triplets does not support {sorted(asked)}")
+    config = parse_section(TripletsConfig, dataset_config, "dataset config")
+    form = Format(sample_rate, sample_size, audio_channels, config.silence_db)
+    dataset = TripletDataset(index_songs(config), form, config.seed, config.epoch_items)
+    if config.drop_last and len(dataset) < batch_size:
+        raise ConfigError(
+            f"dataset config: {len(dataset)} windows of {sample_size / sample_rate:.2f} s "
+            f"are fewer than one batch of {batch_size}; set epoch_items or a smaller batch size"
+        )
+    return DataLoader(
+        dataset,
+        batch_size,
+        sampler=ItemSampler(dataset, shuffle, config.seed),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=config.drop_last,
+        collate_fn=collate,
+    )
+
+
+DATASET_TYPES = {"mge_triplets": create_triplet_dataloader}
+
+
+def create_mge_dataloader(dataset_config: Mapping[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
+    """Build the loader of one of our dataset types; an unknown type raises with the nearest one."""
+    where = "dataset config.dataset_type"
+    create = choose(where, dataset_config["dataset_type"], DATASET_TYPES)
+    return create(dataset_config, *args, **kwargs)

@@ -1,0 +1,120 @@
+"""One song as a Slakh2100 folder.
+
+Track00001/
+    metadata.yaml
+    all_src.mid   mix.flac
+    MIDI/S00.mid  MIDI/S01.mid  ...
+    stems/S00.flac  stems/S01.flac  ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import yaml
+
+from .compose import compose_song
+from .loudness import integrated_loudness
+from .midi import midi_bytes
+from .score import Part, Score
+from .synth import SAMPLE_RATE, SOUNDFONT, Renderer
+
+NORMALIZATION_FACTOR = -13.0  # LUFS of a stem at level 0, before the overall gain
+TARGET_PEAK = -1.0  # dBFS of the mix
+FULL_SCALE = 32768  # of 16-bit samples
+
+
+def write_track(folder: Path, seed: int, index: int, seconds: float) -> None:
+    """Compose, render and write one song; `folder` appears only when it is complete."""
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for name in ("stems", "MIDI"):
+        (unfinished / name).mkdir(parents=True)
+    score = compose_song(seed, index, seconds)
+    stems, loudness = render_stems(score)
+    gain = overall_gain(stems)
+    write_audio(unfinished, [to_int16(stem * gain) for stem in stems])
+    digest = write_midi(unfinished, score)
+    fields = metadata(score, loudness, gain, digest)
+    (unfinished / "metadata.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    unfinished.rename(folder)
+
+
+def render_stems(score: Score) -> tuple[list[np.ndarray], list[float]]:
+    """Stems, float32 (samples,) each, at their loudness in the song, and that loudness in LUFS."""
+    renderer = Renderer()
+    samples = round(score.seconds * SAMPLE_RATE)
+    stems, loudness = [], []
+    for part in score.parts:
+        audio = renderer.render(part, samples)
+        wanted = NORMALIZATION_FACTOR + part.level
+        rendered = integrated_loudness(audio, SAMPLE_RATE)
+        if not np.isfinite(rendered):
+            raise ValueError(f"{part.instrument.name}: silence from {len(part.notes)} notes")
+        gain = 10.0 ** ((wanted - rendered) / 20.0)
+        stems.append(audio * np.float32(gain))
+        loudness.append(wanted)
+    return stems, loudness
+
+
+def overall_gain(stems: Sequence[np.ndarray]) -> float:
+    """The gain that puts the peak of the mix at TARGET_PEAK (of a stem, should one peak higher)."""
+    peaks = [np.abs(audio).max() for audio in (np.sum(stems, axis=0), *stems)]
+    return float(10.0 ** (TARGET_PEAK / 20.0) / max(peaks))
+
+
+def to_int16(audio: np.ndarray) -> np.ndarray:
+    return np.rint(audio * FULL_SCALE).astype(np.int16)
+
+
+def write_audio(folder: Path, stems: Sequence[np.ndarray]) -> None:
+    """The int16 stems as S00.flac and on, and their exact sum, which does not reach full scale."""
+    for place, stem in enumerate(stems):
+        soundfile.write(folder / "stems" / f"S{place:02d}.flac", stem, SAMPLE_RATE, "PCM_16")
+    mix = np.sum(stems, axis=0, dtype=np.int16)
+    soundfile.write(folder / "mix.flac", mix, SAMPLE_RATE, "PCM_16")
+
+
+def write_midi(folder: Path, score: Score) -> str:
+    """MIDI/S00.mid and on, and all_src.mid, whose md5 in hex is returned."""
+    for place, part in enumerate(score.parts):
+        (folder / "MIDI" / f"S{place:02d}.mid").write_bytes(midi_bytes(score, [part]))
+    everything = midi_bytes(score, score.parts)
+    (folder / "all_src.mid").write_bytes(everything)
+    return hashlib.md5(everything, usedforsecurity=False).hexdigest()
+
+
+def metadata(score: Score, loudness: Sequence[float], gain: float, digest: str) -> dict:
+    """The fields of metadata.yaml; UUID is the md5 of all_src.mid, as Slakh's is of its source."""
+    stems = zip(score.parts, loudness, strict=True)
+    return {
+        "UUID": digest,
+        "audio_dir": "stems",
+        "lmd_midi_dir": f"minislakh/{digest}.mid",
+        "midi_dir": "MIDI",
+        "normalization_factor": NORMALIZATION_FACTOR,
+        "normalized": True,
+        "overall_gain": gain,
+        "stems": {f"S{place:02d}": _stem_fields(*stem) for place, stem in enumerate(stems)},
+        "target_peak": TARGET_PEAK,
+    }
+
+
+def _stem_fields(part: Part, loudness: float) -> dict:
+    """Slakh's fields of one stem; `integrated_loudness` is before the overall gain, LUFS."""
+    instrument = part.instrument
+    return {
+        "audio_rendered": True,
+        "inst_class": instrument.inst_class,
+        "integrated_loudness": loudness,
+        "is_drum": instrument.is_drum,
+        "midi_program_name": instrument.name,
+        "midi_saved": True,
+        "plugin_name": SOUNDFONT,
+        "program_num": instrument.program,
+    }

@@ -1,0 +1,1 @@
+"""Metrics and protocols that judge what the tasks produce."""

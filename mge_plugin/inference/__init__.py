@@ -1,0 +1,1 @@
+"""Schedules, samplers and the tasks built on them."""

@@ -1,0 +1,1 @@
+"""What is added to stable-audio-tools' Gradio interface."""

@@ -1,0 +1,175 @@
+"""The three-track diffusion transformer (section E.3 and appendix C of the paper).
+
+    x (b, k*c, n) ------ project_in ---------------.
+    t (b, k) ----------- one embedding a track ---- concatenated into one token, prepended
+    embeddings (b, k, d) one projection a track ---- scale, shift, gate of that track's channels
+                                                    in every block
+    v (b, k*c, n) <----- project_out <-------------- blocks of attention and feed-forward
+
+The transformer, its attention and its feed-forward are stable-audio-tools' own; what differs from a
+SAT DiT is that norms, timesteps and conditioning work per track.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from einops.layers.torch import Rearrange
+from stable_audio_tools.models.blocks import FourierFeatures
+from stable_audio_tools.models.transformer import ContinuousTransformer, TransformerBlock
+from torch import Tensor, nn
+
+from mge_plugin.config import ConfigError
+from mge_plugin.tracks import NUM_TRACKS
+
+MODULATIONS = 6  # scale, shift and gate, for attention and for the feed-forward
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """`model.diffusion.config`; the defaults are the paper's model (1,023,040,640 parameters)."""
+
+    io_channels: int = 192  # three tracks' latent channels together
+    embed_dim: int = 1536  # width of the transformer, three tracks together
+    depth: int = 24  # blocks
+    num_heads: int = 48
+    global_cond_dim: int = 512  # width of one track's embedding (CLAP: 512)
+    timestep_features_dim: int = 256
+    norm_type: Literal["groupnorm", "layernorm"] = "groupnorm"
+
+    def __post_init__(self) -> None:
+        for key in ("io_channels", "embed_dim"):
+            value = getattr(self, key)
+            if value < NUM_TRACKS or value % NUM_TRACKS:
+                raise ConfigError(f"{key} must be a multiple of {NUM_TRACKS} tracks, found {value}")
+        if self.num_heads < 1 or self.embed_dim % self.num_heads:
+            raise ConfigError(
+                f"num_heads must divide embed_dim {self.embed_dim}, found {self.num_heads}"
+            )
+        if self.timestep_features_dim % 2 or self.timestep_features_dim < 2:
+            raise ConfigError(
+                f"timestep_features_dim must be even, found {self.timestep_features_dim}"
+            )
+        if self.depth < 1 or self.global_cond_dim < 1:
+            raise ConfigError("depth and global_cond_dim must be 1 or more")
+
+
+class TrackGroupNorm(nn.Module):
+    """GroupNorm over (a track's channels x frames), one group a track; (b, n, k*w) in and out."""
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(dim))
+        self.register_buffer("beta", torch.zeros(dim))  # as SAT's bias-less LayerNorm has it
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = rearrange(x, "b n d -> b d n")
+        x = F.group_norm(x, NUM_TRACKS, self.gamma.to(x.dtype), self.beta.to(x.dtype), self.eps)
+        return rearrange(x, "b d n -> b n d")
+
+
+class TrackBlock(TransformerBlock):
+    """SAT's adaLN transformer block, its scales, shifts and gates computed track by track."""
+
+    def __init__(self, config: DiTConfig, layer_ix: int) -> None:
+        dim = config.embed_dim
+        super().__init__(dim, dim // config.num_heads, global_cond_dim=dim, layer_ix=layer_ix)
+        del self.to_scale_shift_gate  # SAT adds a learned constant here; the paper has none
+        self.register_buffer("to_scale_shift_gate", torch.zeros(MODULATIONS * dim), persistent=False)
+        if config.norm_type == "groupnorm":
+            self.pre_norm = TrackGroupNorm(dim)
+            self.ff_norm = TrackGroupNorm(dim)
+        self.to_modulations = nn.Sequential(
+            nn.SiLU(),
+            Rearrange("b d -> b d 1"),
+            nn.Conv1d(dim, MODULATIONS * dim, 1, groups=NUM_TRACKS, bias=False),
+            Rearrange("b (k m w) 1 -> b (m k w)", k=NUM_TRACKS, m=MODULATIONS),
+        )
+        nn.init.zeros_(self.to_modulations[2].weight)
+
+    def forward(self, x: Tensor, global_cond: Tensor, **transformer_options) -> Tensor:
+        """`x` (b, n, k*w); `global_cond` the modulations of all blocks (depth, b, 6*k*w).
+
+        The options are the transformer's own (rotary embedding, masks) and differ by SAT version.
+        """
+        return super().forward(x, global_cond=global_cond[self.layer_ix], **transformer_options)
+
+
+class MGEDiT(nn.Module):
+    """Predicts `v` of the three tracks from their noised latents, levels and embeddings."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.timestep_features = FourierFeatures(1, config.timestep_features_dim)
+        self.to_timestep_embed = _track_projection(config.timestep_features_dim, dim, dim, True)
+        conditioning_dim = config.global_cond_dim * NUM_TRACKS
+        self.to_global_embed = _track_projection(
+            config.global_cond_dim, conditioning_dim, dim, False
+        )
+        self.transformer = ContinuousTransformer(
+            dim=dim,
+            depth=0,
+            dim_heads=dim // config.num_heads,
+            dim_in=config.io_channels,
+            dim_out=config.io_channels,
+        )
+        self.transformer.layers.extend(TrackBlock(config, i) for i in range(config.depth))
+        self.preprocess_conv = _zero_conv(config.io_channels)
+        self.postprocess_conv = _zero_conv(config.io_channels)
+
+    def modulate(self, embeddings: Tensor) -> Tensor:
+        """Scales, shifts and gates of every block, (depth, b, 6*k*w), from embeddings (b, k, d).
+
+        They do not depend on the timestep: once a sampling run is enough. Embeddings of zeros give
+        modulations of zeros, since no layer on the way has a bias.
+        """
+        embeddings = self.to_global_embed(embeddings.to(self._dtype()))
+        return torch.stack([layer.to_modulations(embeddings) for layer in self.transformer.layers])
+
+    def forward(self, x: Tensor, t: Tensor, modulations: Tensor) -> Tensor:
+        """`x` (b, k*c, n), `t` (b, k) from 0 clean to 1 noise, `modulations` from `modulate`.
+
+        Returns `v` (b, k*c, n).
+        """
+        x = x.to(self._dtype())
+        x = self.preprocess_conv(x) + x
+        x = self.transformer(
+            rearrange(x, "b c n -> b n c"),
+            prepend_embeds=self._timestep_token(t),
+            global_cond=modulations,
+            use_checkpointing=self.training and torch.is_grad_enabled(),
+        )
+        x = rearrange(x[:, 1:], "b n c -> b c n")  # without the timestep's token
+        return self.postprocess_conv(x) + x
+
+    def _timestep_token(self, t: Tensor) -> Tensor:
+        """One token (b, 1, k*w) from levels (b, k); Fourier features in float32: they are steep."""
+        weight = self.timestep_features.weight.float()
+        angle = 2 * torch.pi * t.float()[:, :, None] @ weight.T
+        features = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        return self.to_timestep_embed(features.to(self._dtype()))[:, None]
+
+    def _dtype(self) -> torch.dtype:
+        return self.preprocess_conv.weight.dtype
+
+
+def _track_projection(track_dim: int, hidden: int, out: int, bias: bool) -> nn.Sequential:
+    """Two layers a track, no weight shared: (b, k, track_dim) -> (b, out)."""
+    return nn.Sequential(
+        Rearrange("b k d -> b (k d) 1"),
+        nn.Conv1d(track_dim * NUM_TRACKS, hidden, 1, groups=NUM_TRACKS, bias=bias),
+        nn.SiLU(),
+        nn.Conv1d(hidden, out, 1, groups=NUM_TRACKS, bias=bias),
+        Rearrange("b d 1 -> b d"),
+    )
+
+
+def _zero_conv(channels: int) -> nn.Conv1d:
+    conv = nn.Conv1d(channels, channels, 1, bias=False)
+    nn.init.zeros_(conv.weight)
+    return conv

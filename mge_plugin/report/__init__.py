@@ -1,0 +1,9 @@
+"""Self-contained HTML result pages: players, spectrograms and levels in one file.
+
+write_page(Page(title, lead, notice, sections=[Section(title, text, clips, tables)], facts), path)
+"""
+
+from .content import Clip, Page, Section, Table
+from .page import render_page, write_page
+
+__all__ = ["Clip", "Page", "Section", "Table", "render_page", "write_page"]

@@ -1,0 +1,1 @@
+"""Timesteps, objective, the Lightning module around them and its demo callback."""

@@ -1,0 +1,38 @@
+"""The one place that knows stable-audio-tools 0.0.19 from 0.0.20, and Lightning 2.1 from 2.5."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+DISTRIBUTION = "stable-audio-tools"
+TESTED_VERSIONS = ("0.0.19", "0.0.20")
+
+
+def sat_version() -> str | None:
+    """The installed version of stable-audio-tools, None if there is none."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def accepted(function: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `options` that `function` has a parameter for; SAT's versions differ in them."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in parameters}
+
+
+def train_loader(trainer: Any) -> Any:
+    """The loader given to `Trainer.fit`, before Lightning iterates it.
+
+    Lightning shows it only once it has begun to fetch from it, too late to skip items; where it
+    keeps it until then is the same in 2.1 and 2.5.
+    """
+    return trainer.fit_loop._data_source.instance
+
+
+def ema_model(training_wrapper: Any) -> Any:
+    """The averaged network if there is one, else the trained one."""
+    average = training_wrapper.diffusion_ema
+    return training_wrapper.diffusion.model if average is None else average.ema_model

@@ -1,0 +1,46 @@
+"""What a wheel of the plugin holds."""
+
+import configparser
+import zipfile
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def wheel(pip, project, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(project))
+    (path,) = folder.glob("mge_plugin-*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def files_below(project, folder: str) -> set[str]:
+    return {
+        path.relative_to(project).as_posix()
+        for path in (project / folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def test_every_file_of_the_package_is_in_the_wheel(wheel, project):
+    assert files_below(project, "mge_plugin") <= set(wheel.namelist())
+
+
+def test_configurations_and_patches_are_in_the_wheel(wheel, project):
+    shared = {name.split("/share/mge_plugin/")[-1] for name in wheel.namelist()}
+    for folder in ("model_configs", "dataset_configs", "patches"):
+        assert files_below(project, folder) <= shared
+
+
+def test_nothing_else_is_in_the_wheel(wheel):
+    tops = {name.split("/")[0].split("-")[0] for name in wheel.namelist()}
+    assert tops == {"mge_plugin"}
+
+
+def test_the_wheel_offers_the_command_and_the_plugin(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    parser = configparser.ConfigParser()
+    parser.read_string(wheel.read(name).decode())
+    assert dict(parser["console_scripts"]) == {"mge": "mge_plugin.cli:main"}
+    assert dict(parser["stable_audio_tools.plugins"]) == {"mge": "mge_plugin:install"}
