@@ -20,7 +20,7 @@ from mge_plugin.tracks import NUM_TRACKS, Track, pack, unpack
 from mge_plugin.training.config import TrainingConfig, training_config
 from mge_plugin.training.objective import masked_v_loss, track_losses
 from mge_plugin.training.timesteps import draw_timesteps, pattern_name
-from mge_plugin.upstream import train_loader
+from mge_plugin.upstream import count_finished_batch, train_loader
 
 PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
 VALIDATION_SEED = 0x5EED  # validation draws the same levels and noise every time
@@ -113,6 +113,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if hasattr(super(), "on_save_checkpoint"):
             super().on_save_checkpoint(checkpoint)
+        count_finished_batch(checkpoint)
         checkpoint[PROGRESS] = {
             "batches_seen": self.batches_seen,
             "batches_in_epoch": self.batches_in_epoch,
@@ -132,7 +133,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         """Go on with the item after the last one that was trained on."""
         loader = train_loader(self._trainer)
         sampler = getattr(loader, "sampler", None)
-        if isinstance(sampler, ItemSampler) and progress["batches_in_epoch"] < len(loader):
+        if isinstance(sampler, ItemSampler):
             sampler.set_epoch(progress["epoch"])
             sampler.skip(progress["batches_in_epoch"] * loader.batch_size)
 

@@ -11,6 +11,8 @@ from .score import Instrument
 from .theory import Chord, close_voicing, lead_voices, nearest, pitches_of
 
 POWER = (29, 30)  # programs that play power chords
+SHORT = (7, 28, 45)  # programs that comp staccato: clavinet, muted guitar, pizzicato
+SOLE = (55, 56, 57, 67)  # programs that stab with one note: orchestra hit, one brass or reed
 FAMILY_RHYTHMS = {
     "Guitar": (
         "X---x-x---x-x-x-",
@@ -106,7 +108,7 @@ def play_comp(
     """Chords in a rhythm of the instrument's family or of the style."""
     own = of_length(FAMILY_RHYTHMS.get(instrument.inst_class, ()), song.style.beats)
     rhythms = each_section(bars, lambda: choose([*own, *song.style.comps], rng))
-    gate = 0.35 if instrument.program in (7, 28, 45) else float(rng.uniform(0.75, 1.0))
+    gate = 0.35 if instrument.program in SHORT else float(rng.uniform(0.75, 1.0))
     spread = 0.014 * song.tempo / 60.0 if instrument.inst_class == "Guitar" else 0.004
     voice = _voice_of(instrument)
     chord: list[int] = []
@@ -187,8 +189,7 @@ def play_stab(
 ) -> list[Event]:
     """Short chords of a section in the gaps of the bar."""
     rhythms = each_section(bars, lambda: choose(of_length(STABS, song.style.beats), rng))
-    single = instrument.program in (55, 56, 57, 67)  # a hit, or one player
-    voice = _close(instrument, 1 if single else 3)
+    voice = _close(instrument, 1 if instrument.program in SOLE else 3)
     chord: list[int] = []
     events = []
     for bar in bars:

@@ -78,15 +78,16 @@ def _draw_groove(song: Song, rng: np.random.Generator) -> dict[str, str]:
     if "time" in groove:
         keeper = choose(("hat", "hat", "hat", "ride", "open"), rng)
         rhythm = groove.pop("time")
-        groove[keeper] = rhythm if keeper == "hat" else rhythm[::2].replace("o", "x")
-        if keeper != "hat":
-            groove[keeper] = ".".join(groove[keeper]) + "."
+        groove[keeper] = rhythm if keeper == "hat" else _eighths(rhythm)
     if rng.random() < 0.3:
         shaken = choose(("tambourine", "shaker"), rng)
-        groove[shaken] = (
-            "..x." * song.style.beats if rng.random() < 0.5 else "o.x." * song.style.beats
-        )
+        groove[shaken] = choose(("..x.", "o.x."), rng) * song.style.beats
     return groove
+
+
+def _eighths(rhythm: str) -> str:
+    """The rhythm without what falls between its eighths, all of it at one strength."""
+    return "".join(symbol + "." for symbol in rhythm[::2].replace("o", "x"))
 
 
 def _play_groove(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import sosfilt
 
 OFFSET = -0.691  # dB, BS.1770-4 eq. 2
 ABSOLUTE_GATE = -70.0  # LUFS
@@ -37,13 +36,24 @@ def _high_pass(frequency: float, rate: int) -> list[float]:
 
 def integrated_loudness(audio: np.ndarray, rate: int) -> float:
     """LUFS of mono `audio`, (samples,); -inf when every block is below the absolute gate."""
+    return gated_loudness(block_powers(audio, rate))
+
+
+def block_powers(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Mean square of each 400 ms block of K-weighted mono `audio`, (samples,) to (blocks,)."""
+    from scipy.signal import sosfilt  # a second to import, so only where it is used
+
     hop = round(HOP * rate)
     weighted = sosfilt(k_weighting(rate), np.asarray(audio, dtype=np.float32))
     weighted = np.pad(weighted, (0, max(0, OVERLAP * hop - len(weighted))))
     hops = weighted[: len(weighted) // hop * hop].reshape(-1, hop)  # whole blocks only
     power = np.square(hops).mean(axis=1, dtype=np.float64)
-    blocks = np.convolve(power, np.full(OVERLAP, 1.0 / OVERLAP), mode="valid")
-    loud = blocks[blocks > _power(ABSOLUTE_GATE)]
+    return np.convolve(power, np.full(OVERLAP, 1.0 / OVERLAP), mode="valid")
+
+
+def gated_loudness(powers: np.ndarray) -> float:
+    """LUFS of blocks of these powers. Not quite linear in level: one of the gates is absolute."""
+    loud = powers[powers > _power(ABSOLUTE_GATE)]
     if not len(loud):
         return -np.inf
     gate = _power(_lufs(loud.mean()) + RELATIVE_GATE)

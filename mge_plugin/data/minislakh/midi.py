@@ -6,13 +6,12 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .score import Part, Score
+from .score import DRUM_CHANNEL, Part, Score
 
 if TYPE_CHECKING:
     import mido
 
 TICKS = 960  # a beat
-DRUM_CHANNEL = 9
 CHANNELS = tuple(channel for channel in range(16) if channel != DRUM_CHANNEL)
 
 
@@ -65,11 +64,12 @@ def _part_track(part: Part, channel: int, tempo: int) -> mido.MidiTrack:
 
 
 def _track(timed: Sequence[tuple[int, mido.Message]]) -> mido.MidiTrack:
-    """Messages at absolute ticks to a track of messages at ticks since the one before."""
+    """Give each message its ticks since the one before; it comes with ticks from the start."""
     from mido import MidiTrack
 
     track, now = MidiTrack(), 0
     for tick, message in timed:
-        track.append(message.copy(time=tick - now))
+        message.time = tick - now
+        track.append(message)
         now = tick
     return track

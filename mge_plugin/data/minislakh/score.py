@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DRUMS = 128  # Slakh's program_num of every drum kit
+DRUM_CHANNEL = 9  # 0-based MIDI channel of drum kits
 CLASSES = (
     (8, "Piano"),
     (16, "Chromatic Percussion"),

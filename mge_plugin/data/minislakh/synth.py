@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .score import Note, Part
+from .score import DRUM_CHANNEL, Note, Part
 
 SOUNDFONT = "TimGM6mb.sf2"
 SAMPLE_RATE = 44100  # Hz
 NEEDED = ("tinysoundfont", "pretty_midi", "mido")
-DRUM_CHANNEL = 9
 PERCUSSION_BANK = 128
 GAIN = -10.0  # dB, keeps full chords below full scale
 FADE = 0.1  # seconds at the end of the song in which what still sounds fades

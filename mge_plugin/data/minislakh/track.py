@@ -19,7 +19,7 @@ import soundfile
 import yaml
 
 from .compose import compose_song
-from .loudness import integrated_loudness
+from .loudness import block_powers, gated_loudness
 from .midi import midi_bytes
 from .score import Part, Score
 from .synth import SAMPLE_RATE, SOUNDFONT, Renderer
@@ -52,20 +52,21 @@ def render_stems(score: Score) -> tuple[list[np.ndarray], list[float]]:
     stems, loudness = [], []
     for part in score.parts:
         audio = renderer.render(part, samples)
-        wanted = NORMALIZATION_FACTOR + part.level
-        rendered = integrated_loudness(audio, SAMPLE_RATE)
+        powers = block_powers(audio, SAMPLE_RATE)
+        rendered = gated_loudness(powers)
         if not np.isfinite(rendered):
             raise ValueError(f"{part.instrument.name}: silence from {len(part.notes)} notes")
-        gain = 10.0 ** ((wanted - rendered) / 20.0)
+        gain = 10.0 ** ((NORMALIZATION_FACTOR + part.level - rendered) / 20.0)
         stems.append(audio * np.float32(gain))
-        loudness.append(wanted)
+        loudness.append(round(gated_loudness(powers * gain**2), 3))
     return stems, loudness
 
 
 def overall_gain(stems: Sequence[np.ndarray]) -> float:
     """The gain that puts the peak of the mix at TARGET_PEAK (of a stem, should one peak higher)."""
     peaks = [np.abs(audio).max() for audio in (np.sum(stems, axis=0), *stems)]
-    return float(10.0 ** (TARGET_PEAK / 20.0) / max(peaks))
+    # rounded: the last bits of a sum differ between versions of numpy
+    return round(float(10.0 ** (TARGET_PEAK / 20.0) / max(peaks)), 6)
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:
@@ -76,7 +77,7 @@ def write_audio(folder: Path, stems: Sequence[np.ndarray]) -> None:
     """The int16 stems as S00.flac and on, and their exact sum, which does not reach full scale."""
     for place, stem in enumerate(stems):
         soundfile.write(folder / "stems" / f"S{place:02d}.flac", stem, SAMPLE_RATE, "PCM_16")
-    mix = np.sum(stems, axis=0, dtype=np.int16)
+    mix = np.sum(stems, axis=0, dtype=np.int16)  # a partial sum may wrap, the whole one fits
     soundfile.write(folder / "mix.flac", mix, SAMPLE_RATE, "PCM_16")
 
 

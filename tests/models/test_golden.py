@@ -1,0 +1,126 @@
+"""Our network, samplers and loss against tensors of the published implementation."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from mge_plugin.inference.ddim import sample_ddim
+from mge_plugin.inference.schedule import linear_schedule
+from mge_plugin.models.dit import DiTConfig
+from mge_plugin.models.given import Given
+from mge_plugin.models.latents import decode_tracks, encode_tracks
+from mge_plugin.models.mge import MGEDiffusion
+from mge_plugin.noise import add_noise, velocity
+from mge_plugin.tracks import Track, pack, unpack
+from mge_plugin.training.objective import masked_v_loss
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
+NORMS = ("groupnorm", "layernorm")
+
+
+@pytest.fixture(params=NORMS)
+def golden(request):
+    tensors = load_file(GOLDEN / f"official_dit_{request.param}_tiny.safetensors")
+    return tensors | {"norm": request.param}
+
+
+@pytest.fixture
+def network(golden):
+    config = DiTConfig(
+        io_channels=24,
+        embed_dim=96,
+        depth=2,
+        num_heads=3,
+        global_cond_dim=16,
+        norm_type=golden["norm"],
+    )
+    network = MGEDiffusion(config).eval().requires_grad_(False)
+    weights = {
+        key.removeprefix("model_dit.").replace("to_scale_shift_gate", "to_modulations"): value
+        for key, value in golden.items()
+        if key.startswith("model_dit.")
+    }
+    network.model.load_state_dict(weights, strict=True)
+    return network
+
+
+@pytest.mark.parametrize("levels", ["per_track", "shared"])
+def test_forward_pass(network, golden, levels):
+    v = network(golden["io.x"], golden[f"io.t_{levels}"], global_cond=golden["io.global_embed"])
+    assert_close(v, golden[f"io.v_{levels}"], **TOLERANCE)
+
+
+def test_nothing_asked_is_an_embedding_of_zeros(network, golden):
+    nothing = torch.zeros_like(golden["io.global_embed"])
+    assert not network.modulate(nothing).any()
+    v = network(golden["io.x"], golden["io.t_per_track"], global_cond=nothing)
+    assert_close(v, golden["io.v_per_track_null_cond"], **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("cfg2", {"cfg_scale": 2.0}), ("cfg4_rescale0p7", {"cfg_scale": 4.0, "scale_phi": 0.7})],
+)
+def test_guidance(network, golden, name, options):
+    v = network(
+        golden["io.x"], golden["io.t_per_track"], global_cond=golden["io.global_embed"], **options
+    )
+    assert_close(v, golden[f"io.v_per_track_{name}"], **TOLERANCE)
+
+
+@pytest.mark.parametrize("track", [None, *Track])
+def test_ddim_run(network, golden, track):
+    given = None if track is None else Given.track(track, golden["io.given_z"])
+    modulations = network.modulate(golden["io.global_embed"])
+
+    def denoiser(x, t):
+        return unpack(network(pack(x), t, given=given, modulations=modulations, cfg_scale=2.0))
+
+    latents = sample_ddim(denoiser, unpack(golden["io.noise"]), linear_schedule(7))
+    name = "io.ddim_total" if track is None else f"io.ddim_given_track{int(track)}"
+    latents = latents if given is None else given.insert(latents)
+    assert_close(pack(latents), golden[f"{name}_steps7_cfg2"], **TOLERANCE)
+
+
+def test_training_step(network, golden):
+    t, z0, eps = golden["io.t_per_track"], golden["io.train_z0"], golden["io.train_eps"]
+    x = add_noise(unpack(z0), unpack(eps), t)
+    target = velocity(unpack(z0), unpack(eps), t)
+    assert_close(pack(x), golden["io.train_z_tau"], **TOLERANCE)
+    assert_close(pack(target), golden["io.train_v_target"], **TOLERANCE)
+    v = network(pack(x), t, global_cond=golden["io.global_embed"])
+    loss = masked_v_loss(unpack(v), target, t)
+    assert_close(loss, golden["io.train_loss"].squeeze(), **TOLERANCE)
+
+
+def test_autoencoder_mean_and_decoding():
+    from stable_audio_tools.models.factory import create_pretransform_from_config
+
+    path = GOLDEN / "official_ae_tiny.safetensors"
+    golden = load_file(path)
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])["model"]
+    for side in ("encoder", "decoder"):
+        config[side] = {"type": "oobleck", "config": config[side]}
+    pretransform = create_pretransform_from_config(
+        {"type": "autoencoder", "config": config}, sample_rate=16000
+    )
+    weights = {
+        key.removeprefix("pretransform.model."): value
+        for key, value in golden.items()
+        if key.startswith("pretransform.model.")
+    }
+    expected = pretransform.model.state_dict()
+    assert sorted(weights) == sorted(expected)
+    pretransform.model.load_state_dict(weights)
+    with torch.no_grad():
+        latents = encode_tracks(pretransform, golden["io.wav"][:, None])
+        audio = decode_tracks(pretransform, golden["io.latent_mean"][:, None])
+    assert_close(latents[:, 0], golden["io.latent_mean"], **TOLERANCE)
+    assert_close(audio[:, 0], golden["io.decoded"], **TOLERANCE)
