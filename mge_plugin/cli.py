@@ -1,31 +1,36 @@
 """The `mge` command."""
 
+import io
 import json
 import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from mge_plugin.inference.pipeline import Pipeline, Result
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="A three-track music model for stable-audio-tools: generate music, extract any instrument.",
+    help="A three-track music model for stable-audio-tools: make music, extract any instrument.",
 )
 
 ModelConfig = Annotated[Path, typer.Option("--model-config", help="The model's JSON config.")]
 Ckpt = Annotated[Path, typer.Option("--ckpt", help="Its weights, .ckpt or .safetensors.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
-Steps = Annotated[int, typer.Option(min=1, help="Sampling steps.")]
+Steps = Annotated[int, typer.Option(help="Sampling steps, 1 or more.")]
 CfgScale = Annotated[float, typer.Option(help="Guidance scale; 1 is none.")]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Device = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
 
 
@@ -43,8 +48,29 @@ def _errors_as_sentences() -> Iterator[None]:
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("MGE_DEBUG"):
             raise
-        typer.echo(f"error: {error}", err=True)
+        _complain(f"error: {_sentence(error)}")
         raise SystemExit(1) from error
+
+
+def _sentence(error: Exception) -> str:
+    """An error's message in one line; the system's own without its number."""
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _complain(line: str) -> None:
+    """Write a line to stderr, whatever characters a path has."""
+    typer.echo(line.encode(errors="backslashreplace").decode(), err=True)
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hide what SAT says while it is loaded: optional packages it does without, deprecations."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @app.command()
@@ -64,12 +90,13 @@ def doctor() -> None:
     """Say what is installed and found, and what is wrong."""
     from mge_plugin.doctor import examine
 
-    findings = list(examine())
+    with _without_chatter():
+        findings = list(examine())
     for finding in findings:
         typer.echo(f"{finding.name:22} {finding.value}")
     problems = [finding for finding in findings if finding.problem]
     for finding in problems:
-        typer.echo(f"problem: {finding.name}: {finding.problem}", err=True)
+        _complain(f"problem: {finding.name}: {finding.problem}")
     if problems:
         raise typer.Exit(1)
 
@@ -82,9 +109,10 @@ def check(
     """Verify that a model config and a dataset config fit; report every problem at once."""
     from mge_plugin.check import check_configs
 
-    problems = check_configs(model_config, dataset_config)
+    with _without_chatter():
+        problems = check_configs(model_config, dataset_config)
     for problem in problems:
-        typer.echo(f"problem: {problem}", err=True)
+        _complain(f"problem: {problem}")
     if problems:
         raise typer.Exit(1)
     typer.echo("ok: everything fits")
@@ -118,14 +146,16 @@ def extract(
 ) -> None:
     """Extract the source that a text names from a song; the rest is the residual."""
     from mge_plugin.data.audio import read_audio
-    from mge_plugin.inference.pipeline import Sampling, load
+    from mge_plugin.inference.request import Sampling, check_prompt
 
-    audio, sample_rate = read_audio(song)
-    pipeline = load(model_config, ckpt, device)
+    check_prompt(prompt)
     sampling = Sampling(steps, cfg_scale, seed)
+    audio, sample_rate = read_audio(song)
+    pipeline = _open(model_config, ckpt, device, out)
     with _progress(pipeline.calls(audio.shape[1] / sample_rate, sampling)) as callback:
         result = pipeline.extract(audio, sample_rate, prompt, sampling, callback)
-    _save(result, out, f"{song.stem}_{prompt}", {"song": str(song)})
+    origin = {"song": str(song), "model_config": str(model_config), "ckpt": str(ckpt)}
+    _save(result, out, f"{song.stem}_{prompt}", origin)
 
 
 @app.command()
@@ -141,13 +171,15 @@ def generate(
     device: Device = "auto",
 ) -> None:
     """Generate music from a text."""
-    from mge_plugin.inference.pipeline import Sampling, load
+    from mge_plugin.inference.request import Sampling, check_seconds
 
-    pipeline = load(model_config, ckpt, device)
+    check_seconds(seconds)
     sampling = Sampling(steps, cfg_scale, seed)
+    pipeline = _open(model_config, ckpt, device, out)
     with _progress(pipeline.calls(seconds, sampling)) as callback:
         result = pipeline.generate(prompt, seconds, sampling, callback)
-    _save(result, out, f"{prompt or 'unconditional'}_seed{seed}", {})
+    origin = {"model_config": str(model_config), "ckpt": str(ckpt)}
+    _save(result, out, f"{prompt or 'unconditional'}_seed{seed}", origin)
 
 
 @app.command(
@@ -160,13 +192,26 @@ def run(context: typer.Context) -> None:
     os.execv(sys.executable, arguments)
 
 
+def _open(model_config: Path, ckpt: Path, device: str, out: Path) -> "Pipeline":
+    """The model, once there is a folder for what it will make."""
+    out.mkdir(parents=True, exist_ok=True)
+    with _without_chatter():
+        from mge_plugin.inference.pipeline import load
+
+        return load(model_config, ckpt, device)
+
+
 @contextmanager
 def _progress(calls: int) -> Iterator[Callable[[Any], None]]:
     with tqdm(total=calls, desc="sampling", unit="step") as bar:
-        yield lambda _: bar.update() and None
+
+        def step(_: Any) -> None:
+            bar.update()
+
+        yield step
 
 
-def _save(result: Any, out: Path, stem: str, info: dict[str, Any]) -> None:
+def _save(result: "Result", out: Path, stem: str, info: dict[str, Any]) -> None:
     from mge_plugin.data.audio import write_wav
     from mge_plugin.files import write_file
 
@@ -175,9 +220,10 @@ def _save(result: Any, out: Path, stem: str, info: dict[str, Any]) -> None:
         path = write_wav(out / f"{stem}_{name}.wav", audio, result.sample_rate)
         typer.echo(f"Wrote {path}")
     text = json.dumps(info | result.info, indent=4, ensure_ascii=False)
-    write_file(out / f"{stem}.json", text.encode())
+    write_file(out / f"{stem}.json", text.encode(errors="backslashreplace"))
 
 
 def file_stem(text: str) -> str:
-    """A name safe for any file system: words joined by underscores, at most 100 characters."""
-    return re.sub(r"[^\w-]+", "_", text).strip("_")[:100] or "untitled"
+    """A name safe for any file system: words joined by underscores, at most 100 bytes."""
+    name = re.sub(r"[^\w-]+", "_", text).encode()[:100].decode(errors="ignore")
+    return name.strip("_") or "untitled"

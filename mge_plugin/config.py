@@ -3,17 +3,33 @@
 import dataclasses
 import difflib
 import json
+import math
+import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 Section = TypeVar("Section")
 
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    dict: "an object",
+}
+
+found = reprlib.repr  # a value in a message: short, however long or deep it is
+
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the value and the remedy."""
+    """A configuration that cannot be used; each problem names the key, the value and the remedy."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
@@ -23,54 +39,71 @@ def read_json(path: Path | str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
         raise ConfigError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected a JSON object, found {type(content).__name__}")
+        raise ConfigError(f"{path}: expected a JSON object, found {found(content)}")
     return content
 
 
 def parse_section(cls: type[Section], values: Mapping[str, Any] | None, where: str) -> Section:
-    """Build the dataclass `cls` from a JSON object; `where` names the section in messages."""
+    """Build the dataclass `cls` from a JSON object; `where` names the section in messages.
+
+    All that is wrong with it, in nested sections too, is in the `problems` of one ConfigError.
+    """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: expected an object, found {type(values).__name__}")
+        raise ConfigError(f"{where}: expected an object, found {found(values)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in fields:
-            raise ConfigError(unknown_key(where, key, fields))
-    missing = [n for n, f in fields.items() if n not in values and _is_required(f)]
-    if missing:
-        raise ConfigError(f"{where}: missing key {', '.join(map(repr, missing))}")
-    parsed = {k: _parse_value(hints[k], v, f"{where}.{k}") for k, v in values.items()}
+    problems = [unknown_key(where, key, fields) for key in values if key not in fields]
+    problems += [
+        f"{where}: missing key {name!r}"
+        for name, field in fields.items()
+        if name not in values and _is_required(field)
+    ]
+    known = [key for key in values if key in fields]
+    entries = [(hints[key], values[key], f"{where}.{key}") for key in known]
+    parsed = dict(zip(known, _parse_all(entries, problems), strict=True))
     try:
         return cls(**parsed)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(*(f"{where}: {problem}" for problem in error.problems)) from error
 
 
-def unknown_key(where: str, key: str, known: typing.Iterable[str]) -> str:
-    """The sentence for an unknown key or name, with the nearest known one."""
-    known = sorted(known)
-    nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    return f"{where}: unknown key {key!r}, {hint}"
+def unknown_key(where: str, key: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown key, with the nearest known one."""
+    return f"{where}: unknown key {found(key)}, {_suggest(key, known)}"
 
 
 def choose(where: str, name: Any, table: Mapping[str, Any]) -> Any:
     """Look `name` up in `table`; an unknown name raises ConfigError with the nearest one."""
     if not isinstance(name, str) or name not in table:
-        nearest = difflib.get_close_matches(str(name), list(table), n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(sorted(table))}"
-        raise ConfigError(f"{where}: unknown value {name!r}, {hint}")
+        raise ConfigError(f"{where}: unknown value {found(name)}, {_suggest(name, table)}")
     return table[name]
 
 
+def _suggest(name: Any, known: Iterable[str]) -> str:
+    known = sorted(known)
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none'}"
+
+
 def _is_required(field: dataclasses.Field) -> bool:
-    return (
-        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _parse_all(entries: Iterable[tuple[Any, Any, str]], problems: Iterable[str] = ()) -> list[Any]:
+    """Parse (type, value, where) entries; raise what is wrong with any, after `problems`."""
+    parsed, problems = [], list(problems)
+    for hint, value, where in entries:
+        try:
+            parsed.append(_parse_value(hint, value, where))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return parsed
 
 
 def _parse_value(hint: Any, value: Any, where: str) -> Any:
@@ -86,19 +119,30 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
         return _parse_list(arguments[0], value, where)
     if origin is typing.Literal:
         return choose(where, value, {name: name for name in arguments})
-    if origin is dict or hint is Any:
+    if hint is Any:
         return value
-    return _parse_scalar(hint, value, where)
+    return _parse_plain(origin or hint, value, where)
 
 
 def _parse_list(hint: Any, value: Any, where: str) -> tuple:
     if not isinstance(value, (list, tuple)):
-        raise ConfigError(f"{where}: expected a list, found {value!r}")
-    return tuple(_parse_value(hint, item, f"{where}[{i}]") for i, item in enumerate(value))
+        raise ConfigError(f"{where}: expected a list, found {found(value)}")
+    return tuple(_parse_all((hint, item, f"{where}[{i}]") for i, item in enumerate(value)))
 
 
-def _parse_scalar(hint: type, value: Any, where: str) -> Any:
-    accepted = (int, float) if hint is float else hint
-    if isinstance(value, bool) and hint is not bool or not isinstance(value, accepted):
-        raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
+def _parse_plain(hint: type, value: Any, where: str) -> Any:
+    """A number, text, truth value or object, each of its own type alone: true is no number."""
+    fits = is_number(value) if hint is float else isinstance(value, hint)
+    if not fits or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where}: expected {WORDS[hint]}, found {found(value)}")
     return hint(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number; Python reads NaN and 1e999 too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False

@@ -1,10 +1,11 @@
-"""`mge doctor`: what is installed, what is found, and what is wrong, in words; never over the network."""
+"""`mge doctor`: what is installed and found, what is wrong, in words; never over the network."""
 
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,9 +13,14 @@ from pathlib import Path
 from mge_plugin import __version__, registry, upstream
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
-CLAP_CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"
-CLAP_FOLDERS = ("checkpoints", "clap")  # beside the working folder's own
-TOKENIZER = "models--roberta-base"  # in the hub's cache
+TESTED_PYTHONS = ("3.10", "3.11")
+CLAP_CHECKPOINTS = ("music_audioset_epoch_15_esc_90.14.pt", "630k-audioset-best.pt")
+CLAP_FOLDERS = (".", "checkpoints", "clap")  # in the working folder
+TOKENIZERS = ("models--roberta-base", "models--FacebookAI--roberta-base")  # in the hub's cache
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # either will do
+RENDERERS = ("mido", "pretty_midi", "tinysoundfont")
+
+Examination = Callable[[], tuple[str, str | None]]  # what is there, and what to do if it is wrong
 
 
 @dataclass(frozen=True)
@@ -27,26 +33,36 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Every finding, in the order of the report."""
-    yield Finding("mge_plugin", __version__)
-    yield Finding("Python", f"{platform.python_version()} ({sys.executable})")
-    yield _sat()
-    for package in PACKAGES:
-        yield Finding(package, _version(package) or "not installed")
-    yield _device()
-    yield _hooks()
-    yield _clap_checkpoint()
-    yield _tokenizer()
-    yield _minislakh()
+    """Every finding, in the order of the report; one that fails does not hide the next."""
+    for name, examination in EXAMINATIONS.items():
+        try:
+            finding = Finding(name, *examination())
+        except Exception as error:  # an installation can be broken in any way
+            reason = f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
+            finding = Finding(name, "broken", reason)
+        yield finding
 
 
-def _sat() -> Finding:
+def _plugin() -> tuple[str, None]:
+    return __version__, None
+
+
+def _python() -> tuple[str, str | None]:
+    tested = any(platform.python_version().startswith(f"{v}.") for v in TESTED_PYTHONS)
+    problem = None if tested else f"tested with Python {' and '.join(TESTED_PYTHONS)}"
+    return f"{platform.python_version()} ({sys.executable})", problem
+
+
+def _sat() -> tuple[str, str | None]:
     version = upstream.sat_version()
     if version is None:
-        return Finding(upstream.DISTRIBUTION, "not installed", "pip install stable-audio-tools")
+        return "not installed", "pip install stable-audio-tools"
     tested = " and ".join(upstream.TESTED_VERSIONS)
-    untested = version not in upstream.TESTED_VERSIONS
-    return Finding(upstream.DISTRIBUTION, version, f"tested with {tested}" if untested else None)
+    return version, None if version in upstream.TESTED_VERSIONS else f"tested with {tested}"
+
+
+def _package(name: str) -> tuple[str, None]:
+    return _version(name) or "not installed", None
 
 
 def _version(package: str) -> str | None:
@@ -56,47 +72,74 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device() -> Finding:
+def _device() -> tuple[str, str | None]:
     if _version("torch") is None:
-        return Finding("device", "unknown", "install torch first")
+        return "unknown", "install torch first"
     import torch
 
     if torch.cuda.is_available():
-        return Finding("device", f"cuda: {torch.cuda.get_device_name()}")
+        return f"cuda: {torch.cuda.get_device_name()}", None
     if torch.backends.mps.is_available():
-        return Finding("device", "mps")
-    return Finding("device", f"cpu, {os.cpu_count()} cores (no GPU found; training will be slow)")
+        return "mps", None
+    return f"cpu, {os.cpu_count()} cores (no GPU found; training will be slow)", None
 
 
-def _hooks() -> Finding:
+def _hooks() -> tuple[str, str | None]:
     if upstream.sat_version() is None:
-        return Finding("hooks", "not tried")
+        return "not tried", None
     registry.install()
     import stable_audio_tools.data.dataset
     import stable_audio_tools.training  # noqa: F401
 
-    missing = [name for name, is_in in registry.installed().items() if not is_in]
+    installed = registry.installed()
+    missing = [name for name, is_in in installed.items() if not is_in]
     if missing:
-        return Finding("hooks", "missing", f"not replaced: {', '.join(missing)}")
-    return Finding("hooks", f"in: {', '.join(registry.installed())}")
+        return "missing", f"not replaced: {', '.join(missing)}"
+    return f"in: {', '.join(installed)}", None
 
 
-def _clap_checkpoint() -> Finding:
-    folders = [Path.cwd(), *(Path.cwd() / name for name in CLAP_FOLDERS)]
-    found = [path for f in folders if (path := f / CLAP_CHECKPOINT).is_file()]
-    where = str(found[0]) if found else f"{CLAP_CHECKPOINT} not found (needed by no config yet)"
-    return Finding("CLAP checkpoint", where)
+def _clap_checkpoint() -> tuple[str, None]:
+    folders = [Path.cwd() / name for name in CLAP_FOLDERS]
+    found = [f / name for f in folders for name in CLAP_CHECKPOINTS if (f / name).is_file()]
+    return _listed(found, f"{CLAP_CHECKPOINTS[0]} not found (needed by no config yet)"), None
 
 
-def _tokenizer() -> Finding:
-    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
-    folder = hub / TOKENIZER
-    return Finding("CLAP tokenizer", str(folder) if folder.is_dir() else f"{TOKENIZER} not found")
+def _tokenizer() -> tuple[str, str | None]:
+    folders = [folder for name in TOKENIZERS if (folder := _hub_cache() / name).is_dir()]
+    whole = [f for f in folders if any(any(f.glob(f"snapshots/*/{n}")) for n in TOKENIZER_FILES)]
+    if folders and not whole:
+        return _listed(folders, ""), f"incomplete: has no {' or '.join(TOKENIZER_FILES)}"
+    return _listed(whole, f"{TOKENIZERS[0]} not found (needed by no config yet)"), None
 
 
-def _minislakh() -> Finding:
-    missing = [name for name in ("mido", "pretty_midi", "tinysoundfont") if not find_spec(name)]
+def _listed(paths: list[Path], absent: str) -> str:
+    return ", ".join(map(str, paths)) or absent
+
+
+def _hub_cache() -> Path:
+    """Where huggingface_hub keeps its files, by the variables that it reads."""
+    if "HF_HUB_CACHE" in os.environ:
+        return Path(os.environ["HF_HUB_CACHE"])
+    cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    return Path(os.environ.get("HF_HOME", Path(cache) / "huggingface")) / "hub"
+
+
+def _minislakh() -> tuple[str, str | None]:
+    missing = [name for name in RENDERERS if not find_spec(name)]
     if not missing:
-        return Finding("MiniSlakh rendering", "ready")
+        return "ready", None
     remedy = "pip install 'mge-plugin[minislakh]' && pip install --no-deps tinysoundfont"
-    return Finding("MiniSlakh rendering", f"without {', '.join(missing)}", remedy)
+    return f"without {', '.join(missing)}", remedy
+
+
+EXAMINATIONS: dict[str, Examination] = {
+    "mge_plugin": _plugin,
+    "Python": _python,
+    upstream.DISTRIBUTION: _sat,
+    **{name: partial(_package, name) for name in PACKAGES},
+    "device": _device,
+    "hooks": _hooks,
+    "CLAP checkpoint": _clap_checkpoint,
+    "CLAP tokenizer": _tokenizer,
+    "MiniSlakh rendering": _minislakh,
+}

@@ -1,8 +1,9 @@
-"""`dataset_type: "mge_triplets"`: triplets from multi-track corpora, in SAT's (reals, metadata) form."""
+"""Triplets from multi-track corpora in SAT's form: `dataset_type: "mge_triplets"`."""
 
+import difflib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ from mge_plugin.tracks import Track
 
 logger = logging.getLogger(__name__)
 
-MAX_BROKEN = 20  # items in a row that cannot be read before giving up
+MAX_BROKEN = 20  # windows in a row that cannot be read before giving up
+MAX_SEED = 2**32 - 1
 READERS: dict[str, Callable[[Path, str, IndexReport], list[Song]]] = {"slakh": read_slakh}
 
 
@@ -49,6 +51,14 @@ class TripletsConfig:
     epoch_items: int | None = None  # triplets an epoch; by default one a window of every song
     drop_last: bool = True
 
+    def __post_init__(self) -> None:
+        if not self.datasets:
+            raise ConfigError("datasets: expected one corpus or more, found none")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"seed: expected 0 to {MAX_SEED}, found {self.seed}")
+        if self.epoch_items is not None and self.epoch_items < 1:
+            raise ConfigError(f"epoch_items: expected 1 or more, found {self.epoch_items}")
+
 
 class TripletDataset(Dataset):
     """Item number -> (reals (3 * channels, samples), metadata).
@@ -61,27 +71,32 @@ class TripletDataset(Dataset):
         self.songs = songs
         self.form = form
         self.seed = seed
-        seconds = form.samples / form.sample_rate
-        windows = [max(1, int(song.seconds // seconds)) for song in songs]
+        windows = [max(1, song.samples(form.sample_rate) // form.samples) for song in songs]
         self.song_of_window = np.repeat(np.arange(len(songs)), windows)
         self.size = size or len(self.song_of_window)
-        self.broken: set[str] = set()
+        self.broken: dict[Path | None, str] = {}  # path -> what is wrong with it
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, item: int) -> tuple[Tensor, dict[str, Any]]:
-        for attempt in range(MAX_BROKEN):
+        for attempt, song in enumerate(self._candidates(item)):
             rng = np.random.default_rng([self.seed, item, attempt])
             try:
-                return self._describe(self._draw(item + attempt, rng))
+                triplet = make_triplet(draw_window(song, self.form, rng), self.form)
             except AudioError as error:
-                self._report(str(error))
-        raise AudioError(f"{MAX_BROKEN} items in a row are unreadable: {sorted(self.broken)}")
+                self._report(error)
+            else:
+                return self._describe(triplet)
+        examples = "; ".join(list(self.broken.values())[:3])
+        raise AudioError(f"{MAX_BROKEN} windows in a row cannot be read, e.g. {examples}")
 
-    def _draw(self, item: int, rng: np.random.Generator) -> Triplet:
-        song = self.songs[self.song_of_window[item % len(self.song_of_window)]]
-        return make_triplet(draw_window(song, self.form, rng), self.form)
+    def _candidates(self, item: int) -> Iterator[Song]:
+        """The song of the item, then those whose windows stand in for it if it is broken."""
+        yield self.songs[self.song_of_window[item % len(self.song_of_window)]]
+        rng = np.random.default_rng([self.seed, item, MAX_BROKEN])
+        for number in np.resize(rng.permutation(len(self.songs)), MAX_BROKEN - 1):
+            yield self.songs[number]
 
     def _describe(self, triplet: Triplet) -> tuple[Tensor, dict[str, Any]]:
         window, form = triplet.window, self.form
@@ -97,11 +112,11 @@ class TripletDataset(Dataset):
             "padding_mask": [torch.ones(form.samples, dtype=torch.bool)],
         }
 
-    def _report(self, message: str) -> None:
-        """Say once what is broken; another window stands in, decided by the item number alone."""
-        if message not in self.broken:
-            self.broken.add(message)
-            logger.warning("left out while reading: %s", message)
+    def _report(self, error: AudioError) -> None:
+        """Say once a file (and process) what is broken."""
+        if error.path not in self.broken:
+            self.broken[error.path] = str(error)
+            logger.warning("left out, another window stands in: %s", error)
 
 
 def index_songs(config: TripletsConfig) -> list[Song]:
@@ -110,18 +125,31 @@ def index_songs(config: TripletsConfig) -> list[Song]:
     for corpus in config.datasets:
         report = IndexReport()
         found = READERS[corpus.type](Path(corpus.path).expanduser(), corpus.split, report)
-        songs += [kept for song in found if (kept := _keep_labels(song, corpus)) is not None]
+        songs += _keep_labels(found, corpus, report)
         report.log(corpus.id)
-    if not songs:
-        raise ConfigError("datasets: no song has 2 stems or more of the labels asked for")
     return songs
 
 
-def _keep_labels(song: Song, corpus: CorpusConfig) -> Song | None:
+def _keep_labels(songs: list[Song], corpus: CorpusConfig, report: IndexReport) -> list[Song]:
+    """Only the stems that the corpus is asked for, and only songs with 2 of them or more."""
     if corpus.labels is None:
-        return song
-    stems = tuple(stem for stem in song.stems if stem.label in corpus.labels)
-    return Song(song.id, song.path, song.split, stems) if len(stems) > 1 else None
+        return songs
+    known = sorted({stem.label for song in songs for stem in song.stems})
+    for label in sorted(set(corpus.labels).difference(known)):
+        nearest = difflib.get_close_matches(label, known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"found: {', '.join(known)}"
+        report.note(corpus.path, f"labels: no stem is labelled {label!r}, {hint}")
+    kept = []
+    for song in songs:
+        stems = tuple(stem for stem in song.stems if stem.label in corpus.labels)
+        if len(stems) > 1:
+            kept.append(replace(song, stems=stems))
+        else:
+            report.leave_out(song.path, "song with fewer than 2 stems of the labels asked for")
+    if not kept:
+        reasons = "; ".join(report.lines())
+        raise ConfigError(f"datasets: {corpus.id!r} has no song left by its labels: {reasons}")
+    return kept
 
 
 def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> tuple[Tensor, list[dict[str, Any]]]:
@@ -169,7 +197,9 @@ def create_triplet_dataloader(
 DATASET_TYPES = {"mge_triplets": create_triplet_dataloader}
 
 
-def create_mge_dataloader(dataset_config: Mapping[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
+def create_mge_dataloader(
+    dataset_config: Mapping[str, Any], *args: Any, **kwargs: Any
+) -> DataLoader:
     """Build the loader of one of our dataset types; an unknown type raises with the nearest one."""
     where = "dataset config.dataset_type"
     create = choose(where, dataset_config["dataset_type"], DATASET_TYPES)

@@ -11,8 +11,8 @@ class ItemSampler(DistributedSampler):
     """Yields item numbers `epoch * len(dataset) + index`, a permutation of the indices an epoch.
 
     The item number alone decides what the dataset returns, so workers and ranks cannot change it.
-    It is a DistributedSampler so that Lightning uses it as it is and tells it the epoch; the rank is
-    asked for when iterating, since SAT builds its loaders before the processes know each other.
+    It is a DistributedSampler so that Lightning uses it as it is and tells it the epoch; the rank
+    is asked for when iterating, since SAT builds its loaders before its processes are connected.
     """
 
     def __init__(self, dataset: Sized, shuffle: bool, seed: int) -> None:

@@ -1,7 +1,6 @@
 """The song index: what every corpus reader gives and every dataset reads."""
 
 import logging
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,19 +35,36 @@ class Song:
         """Length of the longest stem; shorter ones are silent after their end."""
         return max(stem.seconds for stem in self.stems)
 
+    def samples(self, sample_rate: int) -> int:
+        """The same length in whole samples at `sample_rate`."""
+        return max(stem.num_frames * sample_rate // stem.sample_rate for stem in self.stems)
+
 
 @dataclass
 class IndexReport:
-    """What a reader left out and why: (path, reason) pairs, counted by reason when told."""
+    """What a reader left out and what it found odd: by reason, the places it applies to."""
 
-    left_out: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    odd: dict[str, list[str]] = field(default_factory=dict)
 
-    def leave_out(self, path: Path, reason: str) -> None:
-        """Note that `path` is not used."""
-        self.left_out.append((path, reason))
+    def leave_out(self, where: Path | str, reason: str) -> None:
+        """Note that what is at `where` is not used."""
+        self.left_out.setdefault(reason, []).append(str(where))
+
+    def note(self, where: Path | str, what: str) -> None:
+        """Note something that its owner should know, though it is used."""
+        self.odd.setdefault(what, []).append(str(where))
+
+    def lines(self) -> list[str]:
+        """One line a reason, with the first place as an example."""
+        kinds = {"left out": self.left_out, "noticed": self.odd}
+        return [
+            f"{kind} {len(places)}: {reason} (first: {places[0]})"
+            for kind, reasons in kinds.items()
+            for reason, places in reasons.items()
+        ]
 
     def log(self, corpus: str) -> None:
-        """One line a reason, with the first path as an example."""
-        for reason, count in Counter(reason for _, reason in self.left_out).items():
-            example = next(path for path, r in self.left_out if r == reason)
-            logger.warning("%s: left out %d: %s (first: %s)", corpus, count, reason, example)
+        """Tell the lines as warnings."""
+        for line in self.lines():
+            logger.warning("%s: %s", corpus, line)

@@ -1,21 +1,22 @@
 """Mixture, submixture and source from a song's stems (paper, sections 2.1 and E.1).
 
-    draw_window   a source stem and one offset for all stems, the source not silent if possible
-    make_triplet  sum the stems at their own rate, resample the two sums, add them
+draw_window   a source stem and one offset for all stems, the source not silent if possible
+make_triplet  sum the stems at their own rate, resample the two sums, add them
 """
 
 from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil, floor
 
 import numpy as np
 
-from mge_plugin.data.audio import fit_length, read_window, resample, rms_db, to_channels
+from mge_plugin.data.audio import read_window, resample, rms_db, to_channels
 from mge_plugin.data.songs import Song, Stem
 from mge_plugin.tracks import NUM_TRACKS, Track
 
 MAX_TRIES = 10  # windows drawn for a source that sounds (paper, section E.1)
-MARGIN = 1024  # samples read beyond each edge, so that the resampler sees no cut inside the window
+MARGIN = 256  # samples of the lower rate read around a window: the resampler looks 128 far
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,42 @@ class Triplet:
     labels: dict[Track, tuple[str, ...]]  # what sounds in each track
 
 
+@dataclass(frozen=True)
+class Span:
+    """What to read of a file, at its own rate, so that a window can be cut out after resampling.
+
+    It starts where a sample of the file and one of the model's fall together: read from elsewhere,
+    a window would lie up to half a sample off the same window of the resampled file.
+    """
+
+    first: int  # of the file's samples
+    frames: int
+    window: slice  # the window within these, without margins
+    skip: int  # samples at the model's rate before the window
+
+    @classmethod
+    def of(cls, rate: int, start: int, form: Format) -> "Span":
+        """The span at a file's `rate` of the window that starts at the model's sample `start`."""
+        ratio = Fraction(rate, form.sample_rate)  # file's samples for one of the model's
+        margin = 0 if ratio == 1 else ceil(MARGIN * max(1, 1 / ratio))
+        begin = (start - margin) // ratio.denominator * ratio.denominator
+        skip = start - begin
+        frames = ceil((skip + form.samples + margin) * ratio)
+        window = slice(floor(skip * ratio), ceil((skip + form.samples) * ratio))
+        return cls(int(begin * ratio), frames, window, skip)
+
+
 def draw_window(song: Song, form: Format, rng: np.random.Generator) -> Window:
     """Choose the source uniformly over stems, then up to 10 offsets until it sounds.
 
     If it never does, the last offset stands: a song may rest.
     """
     source = song.stems[rng.integers(len(song.stems))]
-    last_start = max(0, int(song.seconds * form.sample_rate) - form.samples)
+    last_start = max(0, song.samples(form.sample_rate) - form.samples)
     for _ in range(MAX_TRIES):
         window = Window(song, source, int(rng.integers(last_start + 1)))
-        if rms_db(_read_native(source, window.start, form, margin=0)) > form.silence_db:
+        _, sounds = _read(source, window.start, form)
+        if sounds:
             break
     return window
 
@@ -66,28 +93,27 @@ def make_triplet(window: Window, form: Format) -> Triplet:
     sums: dict[Track, dict[int, np.ndarray]] = {Track.SUBMIXTURE: {}, Track.SOURCE: {}}
     labels = defaultdict(set)
     for stem in window.song.stems:
-        track = Track.SOURCE if stem is window.source else Track.SUBMIXTURE
-        samples = _read_native(stem, window.start, form, MARGIN)
-        if rms_db(samples) > form.silence_db:
+        track = Track.SOURCE if stem == window.source else Track.SUBMIXTURE
+        samples, sounds = _read(stem, window.start, form)
+        if sounds:
             labels[track].add(stem.label)
         by_rate = sums[track]
         by_rate[stem.sample_rate] = by_rate.get(stem.sample_rate, 0) + samples
     for track, by_rate in sums.items():
-        audio[track] = sum(_to_model_rate(s, rate, form) for rate, s in by_rate.items())
+        audio[track] = sum(_cut(s, rate, window.start, form) for rate, s in by_rate.items())
     audio[Track.MIXTURE] = audio[Track.SUBMIXTURE] + audio[Track.SOURCE]
     labels[Track.MIXTURE] = labels[Track.SUBMIXTURE] | labels[Track.SOURCE]
     return Triplet(window, audio, {track: tuple(sorted(labels[track])) for track in Track})
 
 
-def _read_native(stem: Stem, start: int, form: Format, margin: int) -> np.ndarray:
-    """The window at the stem's own rate with a margin, (channels, samples)."""
-    ratio = Fraction(stem.sample_rate, form.sample_rate)
-    frames = -(-form.samples * ratio.numerator // ratio.denominator) + 2 * margin
-    audio = read_window(stem.path, round(start * ratio) - margin, frames)
-    return to_channels(audio, form.channels)
+def _read(stem: Stem, start: int, form: Format) -> tuple[np.ndarray, bool]:
+    """The window's span at the stem's rate (channels, samples), and whether the window sounds."""
+    span = Span.of(stem.sample_rate, start, form)
+    samples = to_channels(read_window(stem.path, span.first, span.frames), form.channels)
+    return samples, rms_db(samples[:, span.window]) > form.silence_db
 
 
-def _to_model_rate(audio: np.ndarray, rate: int, form: Format) -> np.ndarray:
-    """Resample a window that has its margin, and cut that off."""
-    skip = round(MARGIN * Fraction(form.sample_rate, rate))
-    return fit_length(resample(audio, rate, form.sample_rate)[:, skip:], form.samples)
+def _cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:
+    """Resample a window's span to the model's rate and cut its margins off."""
+    skip = Span.of(rate, start, form).skip
+    return resample(samples, rate, form.sample_rate)[:, skip : skip + form.samples]

@@ -1,8 +1,9 @@
 """From song files and texts to tracks of audio: the Python API under the CLI and the UI.
 
-    audio -> model's rate and channels -> windows -> latents -> sampler -> audio -> input's rate
+audio -> model's rate and channels -> windows -> latents -> sampler -> audio -> input's rate
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mge_plugin.check import check_model
 from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.audio import fit_length, resample, rms_db, to_channels
 from mge_plugin.inference.ddim import Callback, sample_ddim
+from mge_plugin.inference.request import Sampling, check_prompt, check_seconds
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.inference.tasks import TASKS, Task
 from mge_plugin.inference.windows import Windows
@@ -22,24 +25,9 @@ from mge_plugin.models.given import Given
 from mge_plugin.models.latents import decode_tracks, encode_tracks
 from mge_plugin.models.mge import MGEModel, create_mge_model
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
-from mge_plugin.tracks import NUM_TRACKS, Track, pack, unpack
+from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to sample; the defaults are the paper's (section E.3)."""
-
-    steps: int = 250
-    cfg_scale: float = 2.0
-    seed: int = 0
-    window_batch: int = 4  # windows denoised together: bounds memory
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.window_batch < 1:
-            raise ValueError(
-                "steps and window_batch must be 1 or more, "
-                f"found {self.steps} and {self.window_batch}"
-            )
+__all__ = ["Pipeline", "Result", "Sampling", "load", "pick"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +56,7 @@ class Pipeline:
 
     def calls(self, seconds: float | None, sampling: Sampling) -> int:
         """How often the network will be called for a song of that length, for a progress bar."""
-        samples = self.frames * self.ratio if seconds is None else seconds * self.sample_rate
-        windows = len(Windows.cover(-int(-samples // self.ratio), self.frames).starts)
+        windows = len(self._windows(self._samples(seconds)).starts)
         return -(-windows // sampling.window_batch) * sampling.steps
 
     def generate(
@@ -81,13 +68,9 @@ class Pipeline:
     ) -> Result:
         """A mixture from a text, `seconds` long (one window if not said)."""
         sampling = sampling or Sampling()
-        samples = self.frames * self.ratio
-        if seconds is not None:
-            samples = round(seconds * self.sample_rate)
-        if samples < 1:
-            raise ValueError(f"seconds: expected more than 0, found {seconds}")
-        tracks = self._sample(TASKS["generate"], prompt, None, samples, sampling, callback)
-        audio = {"mixture": tracks[Track.MIXTURE].numpy()}
+        samples = self._samples(seconds)
+        mixture = self._sample(TASKS["generate"], prompt, None, samples, sampling, callback)
+        audio = {"mixture": mixture}
         return Result(audio, self.sample_rate, _info("generate", prompt, sampling, audio))
 
     def extract(
@@ -100,50 +83,58 @@ class Pipeline:
     ) -> Result:
         """The source that `prompt` names in a mixture (channels, samples), and the residual.
 
-        Both have the mixture's rate, channels and length; source + residual is the mixture. Where the
-        mixture is silent for a whole window, so is the source.
+        Both have the mixture's rate, channels and length; source + residual is the mixture. Where
+        the mixture is silent for a whole window, so is the source.
         """
         sampling = sampling or Sampling()
-        _check_input(audio)
-        mixture = resample(to_channels(audio, self.channels), sample_rate, self.sample_rate)
-        given = torch.from_numpy(mixture)
-        tracks = self._sample(
-            TASKS["extract"], prompt, given, mixture.shape[1], sampling, callback
-        )
-        source = resample(tracks[Track.SOURCE].numpy(), self.sample_rate, sample_rate)
-        source = to_channels(fit_length(source, audio.shape[1]), audio.shape[0])
+        check_prompt(prompt)
+        _check_audio(audio)
+        given = resample(to_channels(audio, self.channels), sample_rate, self.sample_rate)
+        source = self._sample(TASKS["extract"], prompt, given, given.shape[1], sampling, callback)
+        source = fit_length(resample(source, self.sample_rate, sample_rate), audio.shape[1])
+        source = to_channels(source, audio.shape[0])
         made = {"source": source, "residual": audio - source}
         return Result(made, sample_rate, _info("extract", prompt, sampling, made))
+
+    def _samples(self, seconds: float | None) -> int:
+        """A length at the model's rate, one window if not said."""
+        check_seconds(seconds)
+        window = self.frames * self.ratio
+        return window if seconds is None else max(1, round(seconds * self.sample_rate))
+
+    def _windows(self, samples: int) -> Windows:
+        return Windows.cover(-(-samples // self.ratio), self.frames)
 
     @torch.no_grad()
     def _sample(
         self,
         task: Task,
         prompt: str | None,
-        given: Tensor | None,
+        given: np.ndarray | None,
         samples: int,
         sampling: Sampling,
         callback: Callback | None,
-    ) -> Tensor:
-        """All tracks of one task as audio (track, channel, samples) at the model's rate.
+    ) -> np.ndarray:
+        """The task's prompted track as audio (channel, samples) at the model's rate.
 
         `given` (channel, samples) is the audio of the task's given track.
         """
-        windows = Windows.cover(-(-samples // self.ratio), self.frames)
+        windows = self._windows(samples)
         noise = windows.cut(self._noise(windows.padded_length, sampling.seed))
-        pieces = torch.zeros(len(noise), NUM_TRACKS, self.channels, self.frames * self.ratio)
+        pieces = torch.zeros(len(noise), self.channels, self.frames * self.ratio)
         active = list(range(len(noise)))
         if given is not None:
-            padding = windows.padded_length * self.ratio - samples
-            given = windows.cut(torch.nn.functional.pad(given, (0, padding)), self.ratio)
+            given = fit_length(given, windows.padded_length * self.ratio)
+            given = windows.cut(torch.from_numpy(given), self.ratio)
             active = [i for i in active if given[i].any()]  # silence stays silence
         embeddings = self._embed(task, prompt)
         for first in range(0, len(active), sampling.window_batch):
             chosen = active[first : first + sampling.window_batch]
             known = None if given is None else self._give(task, given[chosen])
             latents = self._denoise(noise[chosen], embeddings, known, sampling, callback)
-            pieces[chosen] = decode_tracks(self.model.pretransform, latents).cpu()
-        return windows.join(pieces, self.ratio)[..., :samples]
+            prompted = latents[:, [task.prompted]]
+            pieces[chosen] = decode_tracks(self.model.pretransform, prompted)[:, 0].cpu()
+        return _finite(windows.join(pieces, self.ratio)[..., :samples].numpy())
 
     def _noise(self, frames: int, seed: int) -> Tensor:
         """Noise (k, c, frames) of the whole song, so that windows share it where they overlap.
@@ -157,7 +148,8 @@ class Pipeline:
 
     def _embed(self, task: Task, prompt: str | None) -> Tensor:
         """(1, k, d) with the prompted track's embedding."""
-        metadata = [{key: {task.prompted.label: prompt} for key in self.model.global_cond_ids}]
+        texts = {task.prompted.label: prompt}
+        metadata = [dict.fromkeys(self.model.conditioner.conditioners, texts)]
         conditioning = self.model.conditioner(metadata, self.device)
         return self.model.get_conditioning_inputs(conditioning)["global_cond"]
 
@@ -192,33 +184,52 @@ def load(model_config: Path | str, ckpt: Path | str, device: str = "auto") -> Pi
     """Open a model config and the checkpoint that belongs to it, ready for the tasks."""
     config = read_json(model_config)
     if not is_our_model(config):
-        raise ConfigError(f"{model_config}: model.diffusion.type is not {DIFFUSION_TYPE!r}")
+        raise ConfigError(
+            f"{model_config}: not a three-track model, whose model.diffusion.type is "
+            f"{DIFFUSION_TYPE!r}"
+        )
+    if problems := check_model(config):
+        raise ConfigError(*(f"{model_config}: {problem}" for problem in problems))
+    device = pick(device)
     model = create_mge_model(config)
     load_weights(model, ckpt)
-    return Pipeline(model, config["sample_size"], config.get("audio_channels", 2), pick(device))
+    return Pipeline(model, config["sample_size"], config.get("audio_channels", 2), device)
 
 
 def pick(device: str) -> str:
-    """`auto` becomes the GPU if there is one."""
-    if device != "auto":
-        return device
+    """A device that this machine has; `auto` is the GPU if there is one."""
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
     if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+        present[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if device != "auto" and device not in present:
+        raise ValueError(f"device: expected auto or one of {', '.join(present)}, found {device!r}")
+    return present[0] if device == "auto" else device
 
 
-def _check_input(audio: np.ndarray) -> None:
+def _check_audio(audio: np.ndarray) -> None:
     if audio.ndim != 2 or not audio.size:
         raise ValueError(f"audio: expected (channels, samples), found shape {audio.shape}")
+    if audio.dtype != np.float32:
+        raise ValueError(f"audio: expected float32 samples, found {audio.dtype}")
     if not np.isfinite(audio).all():
         raise ValueError("audio: has NaN or infinite samples")
 
 
-def _info(task: str, prompt: str | None, sampling: Sampling, audio: dict[str, Any]) -> dict:
-    levels = {name: {"rms_db": _finite(rms_db(x))} for name, x in audio.items()}
+def _finite(audio: np.ndarray) -> np.ndarray:
+    if not np.isfinite(audio).all():
+        raise ValueError("the model made NaN or infinite samples: are its weights damaged?")
+    return audio
+
+
+def _info(
+    task: str, prompt: str | None, sampling: Sampling, audio: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    levels = {name: {"rms_db": _rounded(rms_db(track))} for name, track in audio.items()}
     return {"task": task, "prompt": prompt, **asdict(sampling), "levels": levels}
 
 
-def _finite(level: float) -> float | None:
+def _rounded(level: float) -> float | None:
     """JSON has no -inf: silence is null."""
     return round(level, 2) if np.isfinite(level) else None

@@ -14,7 +14,17 @@ class Windows:
 
     length: int  # of the signal
     size: int  # of a window
-    overlap: int
+    overlap: int  # of neighbours; at most half a window, so that no frame is in three
+
+    def __post_init__(self) -> None:
+        if self.length < 1 or self.size < 1:
+            raise ValueError(
+                f"windows: length and size must be 1 or more, found {self.length} and {self.size}"
+            )
+        if not 0 <= self.overlap <= self.size // 2:
+            raise ValueError(
+                f"windows: overlap must be from 0 to half of size {self.size}, found {self.overlap}"
+            )
 
     @classmethod
     def cover(cls, length: int, size: int) -> "Windows":
@@ -23,6 +33,7 @@ class Windows:
 
     @property
     def starts(self) -> list[int]:
+        """First frame of each window; all but the last end within the signal."""
         hop = self.size - self.overlap
         return list(range(0, max(1, self.length - self.overlap), hop))
 
@@ -45,11 +56,11 @@ class Windows:
         return joined[..., : self.length * scale]
 
     def _fade(self, index: int, scale: int) -> Tensor:
-        """Ones with a linear rise where the window before ends, and the fall that completes it."""
-        fade, ramp = torch.ones(self.size * scale), self.overlap * scale
-        rise = (torch.arange(ramp) + 0.5) / max(ramp, 1)
+        """Ones, but a linear rise over the window before and the fall that completes the next's."""
+        size, ramp = self.size * scale, self.overlap * scale
+        fade, rise = torch.ones(size), (torch.arange(ramp) + 0.5) / max(ramp, 1)
         if index > 0:
             fade[:ramp] = rise
-        if index < len(self.starts) - 1 and ramp:
-            fade[-ramp:] = 1 - rise
+        if index < len(self.starts) - 1:
+            fade[size - ramp :] = 1 - rise
         return fade

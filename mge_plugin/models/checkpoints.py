@@ -3,6 +3,8 @@
 SAT's own loader skips keys that do not fit; the model then stays random and sounds like noise.
 """
 
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +17,7 @@ StateDict = dict[str, Tensor]
 
 WRAPPED = "diffusion."  # keys of a Lightning checkpoint of SAT's diffusion training
 AVERAGED = "diffusion_ema.ema_model."
-SHOWN = 8  # keys named a kind of problem
+SHOWN = 8  # keys named of each kind of problem
 
 
 class CheckpointError(ValueError):
@@ -23,21 +25,39 @@ class CheckpointError(ValueError):
 
 
 def read_checkpoint(path: Path | str) -> StateDict:
-    """Tensors by name from a `.safetensors` file or a `.ckpt`, unwrapped if it is a training one."""
+    """Tensors by name from a `.safetensors` file or a `.ckpt`; a training one is unwrapped."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint ({path.stat().st_size} bytes); "
-            f"an incomplete download or another kind of file? ({_first_line(error)})"
-        ) from error
+        raise CheckpointError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+    content = load_tensors(path) if path.suffix.lower() == ".safetensors" else load_pickled(path)
     state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not state_dict or not all(isinstance(v, Tensor) for v in state_dict.values()):
+    if not isinstance(state_dict, Mapping) or not _are_weights(state_dict):
         raise CheckpointError(f"{path}: holds no weights, expected tensors by name")
     return unwrap(dict(state_dict))
+
+
+def load_tensors(path: Path) -> StateDict:
+    """A safetensors file's content."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, str(error)) from error
+
+
+def load_pickled(path: Path) -> object:
+    """What `torch.save` wrote, if it is tensors and plain values: nothing in the file is run."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        if foreign is None:
+            raise _unreadable(path, "not written by torch.save") from error
+        raise CheckpointError(
+            f"{path}: refused, since opening it would call {foreign[1]}; expected tensors, numbers "
+            "and texts only"
+        ) from error
+    except Exception as error:  # a damaged file raises many kinds; each means the same to a user
+        raise _unreadable(path, str(error)) from error
 
 
 def unwrap(state_dict: StateDict) -> StateDict:
@@ -57,16 +77,16 @@ def unwrap(state_dict: StateDict) -> StateDict:
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load a checkpoint into `model`; missing, unexpected or misshapen keys raise and are listed."""
+    """Load a checkpoint into `model`; missing, unexpected or misshapen keys raise, by name."""
     state_dict = read_checkpoint(path)
     problems = misfits(model.state_dict(), state_dict)
     if problems:
-        raise CheckpointError(f"{path}: does not fit the model config\n" + "\n".join(problems))
+        raise CheckpointError(f"{path}: does not fit the model config: {'; '.join(problems)}")
     model.load_state_dict(state_dict)
 
 
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Lines on the keys that are missing, unexpected or misshapen in `found`."""
+    """What is missing, unexpected or misshapen in `found`, one phrase a kind."""
     shapes = [
         f"{key} {tuple(found[key].shape)} instead of {tuple(value.shape)}"
         for key, value in expected.items()
@@ -81,16 +101,18 @@ def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list
 
 
 def _describe(kind: str, keys: list[str]) -> str:
-    more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return f"  {len(keys)} {kind}: {', '.join(keys[:SHOWN])}{more}"
+    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{more})"
 
 
-def _torch_load(path: Path) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises many kinds; each means the same to a user
-        raise ValueError(_first_line(error)) from error
+def _are_weights(content: Mapping) -> bool:
+    named = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    return bool(content) and named
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+def _unreadable(path: Path, reason: str) -> CheckpointError:
+    reason = reason.strip().splitlines()[0][:200] if reason.strip() else "it ends too early"
+    return CheckpointError(
+        f"{path}: not a readable checkpoint ({path.stat().st_size} bytes: {reason}); "
+        "an incomplete download or another kind of file?"
+    )

@@ -1,21 +1,17 @@
 """One embedding a track from what is asked of it: (batch, track, width), zeros where nothing is."""
 
-import hashlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from stable_audio_tools.models.conditioners import Conditioner, MultiConditioner
 from torch import Tensor
 
 from mge_plugin.config import ConfigError, choose, parse_section
+from mge_plugin.models.hashed_words import HashedWords
 from mge_plugin.prompts import track_texts
 from mge_plugin.tracks import NUM_TRACKS
-
-STOP_WORDS = frozenset("a an and by from in of on or some sound sounds the this to with".split())
 
 
 class TextEmbedder(Protocol):
@@ -31,32 +27,6 @@ def drop_tracks(embeddings: Tensor, probability: float, generator: torch.Generat
     return embeddings * kept[:, :, None]
 
 
-class HashedWords:
-    """A deterministic embedding of a prompt's words that needs no weights.
-
-    Each word has a fixed random direction drawn from a hash of it; a text is the mean of its words',
-    scaled to length 1. It knows neither synonyms nor audio: for smoke tests and demos only.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-
-    def embed_text(self, texts: Sequence[str]) -> Tensor:
-        return torch.stack([self._embed(text) for text in texts])
-
-    def _embed(self, text: str) -> Tensor:
-        words = re.findall(r"\w+", text.lower())
-        words = [w for w in words if w not in STOP_WORDS] or words
-        if not words:
-            return torch.zeros(self.width)
-        total = torch.from_numpy(sum(self._direction(word) for word in words))
-        return torch.nn.functional.normalize(total.float(), dim=0)
-
-    def _direction(self, word: str) -> np.ndarray:
-        seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "little")
-        return np.random.default_rng(seed).standard_normal(self.width)
-
-
 class TrackConditioner(Conditioner):
     """Prompts to embeddings (b, k, width), in SAT's conditioner form."""
 
@@ -65,7 +35,7 @@ class TrackConditioner(Conditioner):
         self.embedder = embedder
 
     def forward(self, prompts: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Returns the embeddings (b, k, width) and a mask (b, k) of the tracks that have a prompt."""
+        """Embeddings (b, k, width) and a mask (b, k), 1 where a track has a prompt."""
         embeddings = torch.zeros(len(prompts), NUM_TRACKS, self.output_dim)
         mask = torch.zeros(len(prompts), NUM_TRACKS)
         entries = [(i, k, s) for i, p in enumerate(prompts) for k, s in track_texts(p).items()]
@@ -81,9 +51,24 @@ class TrackConditioner(Conditioner):
 class ConditionerConfig:
     """One entry of `model.conditioning.configs`."""
 
-    id: str
+    id: str  # the key of the prompts in a batch's metadata
     type: str
     config: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ConditioningConfig:
+    """`model.conditioning`."""
+
+    configs: tuple[ConditionerConfig, ...]
+    cond_dim: int  # width of every embedding
+
+    def __post_init__(self) -> None:
+        ids = [entry.id for entry in self.configs]
+        if len(set(ids)) < len(ids):
+            raise ConfigError(f"configs: every id must be another, found {ids}")
+        if self.cond_dim < 1:
+            raise ConfigError(f"cond_dim must be 1 or more, found {self.cond_dim}")
 
 
 @dataclass(frozen=True)
@@ -91,24 +76,26 @@ class HashedWordsConfig:
     """`config` of the conditioner type `mge_hashed_words`: it has no options."""
 
 
-def _hashed_words(config: dict, width: int, where: str) -> TextEmbedder:
+def _hashed_words(config: Mapping[str, Any], width: int, where: str) -> TextEmbedder:
     parse_section(HashedWordsConfig, config, where)
     return HashedWords(width)
 
 
-CONDITIONERS = {"mge_hashed_words": _hashed_words}
+CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], TextEmbedder]] = {
+    "mge_hashed_words": _hashed_words,
+}
 
 
 def create_conditioner(config: Mapping[str, Any]) -> MultiConditioner:
     """Build SAT's MultiConditioner from `model.conditioning`, of our conditioner types."""
     where = "model.conditioning"
-    if unknown := set(config) - {"configs", "cond_dim"}:
-        raise ConfigError(f"{where}: unknown keys {sorted(unknown)}, known: cond_dim, configs")
+    section = parse_section(ConditioningConfig, config, where)
     conditioners = {}
-    for i, entry in enumerate(config.get("configs", [])):
-        place = f"{where}.configs[{i}]"
-        parsed = parse_section(ConditionerConfig, entry, place)
-        build = choose(f"{place}.type", parsed.type, CONDITIONERS)
-        embedder = build(parsed.config, config["cond_dim"], f"{place}.config")
-        conditioners[parsed.id] = TrackConditioner(embedder, config["cond_dim"])
-    return MultiConditioner(conditioners)
+    for i, entry in enumerate(section.configs):
+        build = choose(f"{where}.configs[{i}].type", entry.type, CONDITIONERS)
+        embedder = build(entry.config, section.cond_dim, f"{where}.configs[{i}].config")
+        conditioners[entry.id] = TrackConditioner(embedder, section.cond_dim)
+    try:
+        return MultiConditioner(conditioners)
+    except KeyError as error:  # torch does not take every name for a module
+        raise ConfigError(f"{where}.configs: an id that cannot be used, {error.args[0]}") from error

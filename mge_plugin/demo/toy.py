@@ -1,0 +1,124 @@
+"""Train the demo's toy autoencoder and toy DiT, through SAT's factories and Lightning.
+
+Triplets are drawn once and kept in memory: at this size reading files would take longer than training.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from stable_audio_tools.data.dataset import create_dataloader_from_config
+from stable_audio_tools.models import create_model_from_config
+from stable_audio_tools.models.pretransforms import AutoencoderPretransform
+from stable_audio_tools.training import create_training_wrapper_from_config
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from mge_plugin.data.dataset import collate
+from mge_plugin.files import write_file
+from mge_plugin.models.latents import encode_tracks
+from mge_plugin.tracks import NUM_TRACKS, pack
+
+Item = tuple[Tensor, dict[str, Any]]
+
+
+class RandomCrops(Dataset):
+    """Crops of `size` at random places of items kept in memory; one track's or all of them."""
+
+    def __init__(self, items: list[Item], size: int, count: int, seed: int, one_track: bool):
+        self.items = items
+        self.size = size
+        self.count = count
+        self.seed = seed
+        self.one_track = one_track
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Item:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        pick = lambda n: int(torch.randint(n, (), generator=generator))  # noqa: E731
+        reals, metadata = self.items[pick(len(self.items))]
+        if self.one_track:
+            reals = reals.unflatten(0, (NUM_TRACKS, -1))[pick(NUM_TRACKS)]
+        start = pick(reals.shape[-1] - self.size + 1)
+        return reals[..., start : start + self.size], metadata
+
+
+def draw_triplets(dataset_config: Mapping[str, Any], model: Mapping[str, Any]) -> list[Item]:
+    """Every triplet of one epoch of a dataset config, as its loader gives them."""
+    loader = create_dataloader_from_config(
+        dataset_config,
+        batch_size=8,
+        sample_size=model["sample_size"],
+        sample_rate=model["sample_rate"],
+        audio_channels=model["audio_channels"],
+        num_workers=2,
+    )
+    items = []
+    for reals, metadata in tqdm(loader, desc="drawing triplets", unit="batch"):
+        items += zip(reals, metadata, strict=True)
+    return items
+
+
+def fit(
+    model_config: Mapping[str, Any],
+    data: RandomCrops,
+    batch_size: int,
+    device: str,
+    autoencoder: nn.Module | None = None,
+) -> pl.LightningModule:
+    """Train a model config on `data`, once through, and return SAT's training wrapper.
+
+    `autoencoder` is the trained one that a DiT is to work in.
+    """
+    model = create_model_from_config(model_config)
+    if autoencoder is not None:
+        model.pretransform.load_state_dict(autoencoder.state_dict())
+    wrapper = create_training_wrapper_from_config(model_config, model)
+    trainer = pl.Trainer(
+        accelerator=_accelerator(device),
+        devices=1,
+        max_epochs=1,
+        gradient_clip_val=1.0 if autoencoder is not None else None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(wrapper, DataLoader(data, batch_size, collate_fn=collate))
+    return wrapper.to("cpu")
+
+
+def encode_items(autoencoder: nn.Module, items: list[Item]) -> tuple[list[Item], float]:
+    """Latents (k*c, n) of every item, scaled to deviation 1, and the scale."""
+    pretransform = AutoencoderPretransform(autoencoder.eval())
+    latents = []
+    with torch.no_grad():
+        for reals, _ in tqdm(items, desc="encoding", unit="window"):
+            audio = reals.unflatten(0, (NUM_TRACKS, -1))[None]
+            latents.append(pack(encode_tracks(pretransform, audio))[0])
+    scale = round(torch.stack(latents).std().item(), 4)
+    metadata = [metadata for _, metadata in items]
+    return [(z / scale, m) for z, m in zip(latents, metadata, strict=True)], scale
+
+
+def export(wrapper: pl.LightningModule, config: Mapping[str, Any], stem: Path) -> None:
+    """Write the averaged weights (`.safetensors`) and the config (`.json`) that belongs to them."""
+    partial = stem.with_suffix(".partial")
+    wrapper.export_model(str(partial), use_safetensors=True)
+    partial.replace(stem.with_suffix(".safetensors"))
+    write_file(stem.with_suffix(".json"), json.dumps(config, indent=4).encode())
+
+
+def quiet() -> None:
+    """Leave the progress bars; Lightning's notes on hardware and loaders are noise here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+
+def _accelerator(device: str) -> str:
+    return {"cuda": "gpu"}.get(device, device)

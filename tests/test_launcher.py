@@ -1,0 +1,150 @@
+"""`python -m mge_plugin SCRIPT`: alone, under Lightning DDP and under torchrun."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mge_plugin.launcher import LAUNCH_VARIABLE, Launch
+
+SHOW = """
+import json, os, sys, __main__
+if __name__ == "__main__":
+    import mge_plugin.registry as registry
+    import stable_audio_tools.models.factory
+    print(json.dumps({
+        "argv": sys.argv, "file": __file__, "path0": sys.path[0], "spec": __main__.__spec__.name,
+        "in": registry.installed(),
+    }))
+"""
+
+# What SAT's train.py does, as small as it can be: it asks for a GPU and starts two ranks.
+TRAIN = """
+import json, os, sys
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from stable_audio_tools.models import create_model_from_config
+from mge_plugin import registry
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+    def training_step(self, batch, index):
+        return self.layer(batch[0]).mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+if __name__ == "__main__":
+    out = sys.argv[1]
+    trainer = pl.Trainer(
+        accelerator="gpu", devices="auto", strategy="ddp", max_steps=2, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, default_root_dir=out,
+    )
+    trainer.fit(Module(), DataLoader(TensorDataset(torch.ones(8, 1)), 2))
+    state = {
+        "registered": hasattr(create_model_from_config, registry._MARK),
+        "ranks": trainer.world_size,
+        "argv": sys.argv[1:],
+    }
+    with open(os.path.join(out, f"rank{trainer.global_rank}.json"), "w") as file:
+        json.dump(state, file)
+"""
+
+
+def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {k: v for k, v in os.environ.items() if k != LAUNCH_VARIABLE}
+    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+@pytest.fixture
+def show(tmp_path):
+    folder = tmp_path / "a clone"
+    folder.mkdir()
+    script = folder / "show.py"
+    script.write_text(SHOW)
+    return script
+
+
+def test_the_script_sees_what_python_would_show_it(show, tmp_path):
+    done = run("-m", "mge_plugin", str(show), "--flag", "a b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["argv"] == [str(show), "--flag", "a b"]
+    assert seen["file"] == str(show)
+    assert seen["path0"] == str(show.parent)
+    assert seen["spec"] == "mge_plugin.__main__"
+    assert seen["in"] == {"create_model_from_config": True}
+
+
+def test_mge_run_is_the_same(show, tmp_path):
+    code = "from mge_plugin.cli import main; main()"
+    done = run("-c", code, "run", str(show), "--flag", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["argv"] == [str(show), "--flag"]
+
+
+def check_two_ranks(out: Path) -> None:
+    states = [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    assert states == [{"registered": True, "ranks": 2, "argv": [str(out), "--flag"]}] * 2
+
+
+@pytest.mark.slow
+def test_both_ranks_of_lightning_ddp_are_registered(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
+    done = run("-m", "mge_plugin", "--cpu=2", str(script), str(tmp_path), "--flag", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_two_ranks(tmp_path)
+
+
+@pytest.mark.slow
+def test_both_ranks_of_torchrun_are_registered(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(TRAIN)
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29561")
+    plugin = ("-m", "mge_plugin", "--cpu=2", str(script), str(tmp_path), "--flag")
+    done = run(*launcher, *plugin, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_two_ranks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "usage: python -m mge_plugin"),
+        (["missing.py"], "missing.py: no such script"),
+        (["--gpu", "x.py"], "unknown option --gpu"),
+        (["--cpu=0", "x.py"], "unknown option --cpu=0"),
+        (["--cpu=two", "x.py"], "unknown option --cpu=two"),
+        (["--cpu"], "usage: python -m mge_plugin"),
+    ],
+)
+def test_a_wrong_command_line_is_one_message(argv, message):
+    with pytest.raises(SystemExit, match=message):
+        Launch.parse(argv)
+
+
+def test_only_a_rank_with_the_same_arguments_inherits_the_launch(show, monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    launch = Launch.parse(["--cpu=2", str(show), "--a", "1"])
+    monkeypatch.setenv(LAUNCH_VARIABLE, "")
+    launch.export()
+    assert Launch.inherited(["--a", "1"]) is None  # no rank
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Launch.inherited(["--a", "2"]) is None  # another command
+    assert Launch.inherited(["--a", "1"]) == launch
