@@ -1,4 +1,4 @@
-"""A three-track music model (MGE-LDM) for stable-audio-tools: generate music, extract any instrument."""
+"""A three-track music model (MGE-LDM) for stable-audio-tools."""
 
 __version__ = "0.1.0"
 

@@ -3,9 +3,9 @@
     python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT ARGS...
 
 The script runs in this process's own `__main__`, whose `__spec__` stays: Lightning starts its other
-ranks as `python -m mge_plugin.__main__ ARGS...`, so that they are registered too. What it leaves out is
-the script's name; that travels in an environment variable, used only by a process that a rank started
-with the very same arguments.
+ranks as `python -m mge_plugin.__main__ ARGS...`, so that they are registered too. What it leaves
+out is the script's name; that travels in an environment variable, used only by a rank that was
+started with the very same arguments.
 """
 
 import json
@@ -39,7 +39,7 @@ class Launch:
         argv, processes = list(argv), None
         while argv and argv[0].startswith("-"):
             option, _, value = argv.pop(0).partition("=")
-            if option != "--cpu" or value and not value.isdigit() or value == "0":
+            if option != "--cpu" or (value and not value.isdigit()) or value == "0":
                 raise SystemExit(f"unknown option {option}{'=' + value if value else ''}\n{USAGE}")
             processes = int(value or 1)
         if not argv:
@@ -50,7 +50,7 @@ class Launch:
 
     @classmethod
     def inherited(cls, argv: Sequence[str]) -> "Launch | None":
-        """The parent's launch, in a rank that Lightning started with the script's arguments alone."""
+        """The parent's launch, in a rank that was started with the script's arguments alone."""
         stored = os.environ.get(LAUNCH_VARIABLE)
         if stored is None or "LOCAL_RANK" not in os.environ:
             return None

@@ -1,9 +1,9 @@
 """The one place that hooks into stable-audio-tools' factories.
 
-SAT chooses components by if/elif on a name in the config. Each of its factory functions is replaced by
-one that asks first whether the config is ours; everything else goes to SAT's function untouched. The
-replacement happens right after the defining module is imported, before others copy the function with
-`from ... import`; if SAT was imported earlier, the copies are found and replaced too.
+SAT chooses components by if/elif on a name in the config. Each of its factory functions is replaced
+by one that asks first whether the config is ours; everything else goes to SAT's function untouched.
+The replacement happens right after the defining module is imported, before others copy the function
+with `from ... import`; if SAT was imported earlier, the copies are found and replaced too.
 """
 
 import functools

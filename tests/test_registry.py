@@ -96,7 +96,7 @@ def test_an_unknown_dataset_type_of_ours_suggests_the_nearest():
     registry.install()
     from stable_audio_tools.data.dataset import create_dataloader_from_config
 
-    with pytest.raises(ValueError, match="mge_triplet.*mge_triplets"):
+    with pytest.raises(ValueError, match="did you mean 'mge_triplets'"):
         create_dataloader_from_config({"dataset_type": "mge_triplet"}, 1, 1024, 16000)
 
 

@@ -67,7 +67,13 @@ def write_wav(path: Path, audio: np.ndarray, sample_rate: int) -> Path:
     """Write (channels, samples) as a float32 WAV, whole or not at all."""
     buffer = io.BytesIO()
     sf.write(buffer, audio.T, sample_rate, subtype="FLOAT", format="WAV")
-    return write_file(path, buffer.getbuffer())
+    return write_file(path, _without_date(buffer.getvalue()))
+
+
+def _without_date(wav: bytes) -> bytes:
+    """libsndfile notes the time of writing beside the peak: the same audio, the same bytes."""
+    head, chunk, rest = wav.partition(b"PEAK")  # then size, version and time, 4 bytes each
+    return head + chunk + rest[:8] + bytes(4) + rest[12:] if chunk else wav
 
 
 def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

@@ -12,8 +12,8 @@ from mge_plugin.inference.pipeline import Result
 from mge_plugin.report import Clip, Page, Section, Table, write_page
 
 NOTICE = (
-    "These weights are toys, trained for about two minutes on a few synthetic songs. They show that "
-    "everything works from stems to sound; they do not show how good the method is."
+    "These weights are toys, trained for about two minutes on a few synthetic songs. They show "
+    "that everything works from stems to sound; they do not show how good the method is."
 )
 
 
@@ -78,9 +78,7 @@ def _extraction_section(e: Extraction) -> Section:
 
 
 def _generation_section(generated: Result, prompt: str) -> Section:
-    clip = Clip(
-        "Mixture", "from noise", generated.audio["mixture"], generated.sample_rate, prompt
-    )
+    clip = Clip("Mixture", "from noise", generated.audio["mixture"], generated.sample_rate, prompt)
     return Section("Generate", "", [clip], [])
 
 
@@ -89,8 +87,8 @@ def _figures(extractions: list[Extraction]) -> Table:
     return Table(
         columns,
         [_row(e) for e in extractions],
-        "Log-Mel L1 to the true stem (lower is better) beside two floors: answering with the mixture, "
-        "or with silence. SI-SDR (higher is better) and its gain over the mixture.",
+        "Log-Mel L1 to the true stem (lower is better) beside two floors: answering with the "
+        "mixture, or with silence. SI-SDR (higher is better) and its gain over the mixture.",
     )
 
 

@@ -32,14 +32,14 @@ class DemoSize:
     """How much the demo does; the defaults take about three minutes on two CPU cores."""
 
     songs: int = 20
-    seconds: float = 24.0  # a song
-    triplets: int = 320
-    autoencoder_steps: int = 700
+    seconds: float = 16.0  # a song
+    triplets: int = 640
+    autoencoder_steps: int = 500
     autoencoder_batch: int = 8
-    dit_steps: int = 600
-    dit_batch: int = 16
-    dit_frames: int = 64  # of a training crop
-    sampling_steps: int = 50
+    dit_steps: int = 800
+    dit_batch: int = 8
+    generated_seconds: float = 8.0
+    sampling_steps: int = 25
 
 
 def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) -> Path:
@@ -47,7 +47,7 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     size, start = size or DemoSize(), time.monotonic()
     registry.install()
     cpu.allow_cpu_autoencoder()
-    toy.quiet()
+    toy.settle()
     pl.seed_everything(seed, workers=True)
     device = pick(device)
     corpus = write_corpus(out / "corpus", size.songs, size.seconds, seed)
@@ -58,7 +58,7 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     sampling = Sampling(steps=size.sampling_steps, seed=seed)
     extractions = extract_all(pipeline, song, sampling)
     prompt = label_prompt(INSTRUMENTS)
-    generated = pipeline.generate(prompt, seconds=8.0, sampling=sampling)
+    generated = pipeline.generate(prompt, seconds=size.generated_seconds, sampling=sampling)
     _write_results(out, extractions, generated.audio["mixture"], generated.sample_rate)
     facts = {
         "Device": device,
@@ -87,12 +87,28 @@ def train_toy(out: Path, corpus: Path, seed: int, device: str, size: DemoSize) -
     vae = toy.fit(vae_config, crops, size.autoencoder_batch, device)
     latents, scale = toy.encode_items(vae.autoencoder, items)
     dit_config["model"]["pretransform"]["scale"] = scale
-    dit_config["training"]["pre_encoded"] = True
-    crops = toy.RandomCrops(latents, size.dit_frames, size.dit_steps * size.dit_batch, seed, False)
+    dit_config["training"] |= {"pre_encoded": True, **_short_training(size.dit_steps)}
+    count, frames = size.dit_steps * size.dit_batch, latents[0][0].shape[-1]
+    crops = toy.RandomCrops(latents, frames, count, seed, one_track=False)
     logger.info("training a toy three-track DiT, %d steps", size.dit_steps)
     wrapper = toy.fit(dit_config, crops, size.dit_batch, device, vae.autoencoder)
     toy.export(wrapper, dit_config, out / "model")
     return {"Training": f"{size.autoencoder_steps} + {size.dit_steps} steps"}
+
+
+def _short_training(steps: int) -> dict[str, Any]:
+    """What a run of minutes needs: a learning rate that ends low, and more of extraction."""
+    optimizer = {"type": "AdamW", "config": {"lr": 1.5e-3, "betas": [0.9, 0.99]}}
+    one_cycle = {"max_lr": 1.5e-3, "total_steps": steps, "pct_start": 0.1}
+    return {
+        "optimizer_configs": {
+            "diffusion": {
+                "optimizer": optimizer,
+                "scheduler": {"type": "OneCycleLR", "config": one_cycle},
+            }
+        },
+        "timesteps": {"patterns": {"none": 1, "mixture": 3, "submixture": 0.5, "source": 0.5}},
+    }
 
 
 def held_out_song(corpus: Path) -> Song:

@@ -1,10 +1,13 @@
 """Train the demo's toy autoencoder and toy DiT, through SAT's factories and Lightning.
 
-Triplets are drawn once and kept in memory: at this size reading files would take longer than training.
+Triplets are drawn once and kept in memory: at this size reading files would take longer than
+training.
 """
 
 import json
 import logging
+import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,16 +98,15 @@ def fit(
 
 
 def encode_items(autoencoder: nn.Module, items: list[Item]) -> tuple[list[Item], float]:
-    """Latents (k*c, n) of every item, scaled to deviation 1, and the scale."""
+    """Latents (k*c, n) of every item, and their deviation: the pretransform's `scale`."""
     pretransform = AutoencoderPretransform(autoencoder.eval())
-    latents = []
+    encoded = []
     with torch.no_grad():
-        for reals, _ in tqdm(items, desc="encoding", unit="window"):
+        for reals, metadata in tqdm(items, desc="encoding", unit="window"):
             audio = reals.unflatten(0, (NUM_TRACKS, -1))[None]
-            latents.append(pack(encode_tracks(pretransform, audio))[0])
-    scale = round(torch.stack(latents).std().item(), 4)
-    metadata = [metadata for _, metadata in items]
-    return [(z / scale, m) for z, m in zip(latents, metadata, strict=True)], scale
+            encoded.append((pack(encode_tracks(pretransform, audio))[0], metadata))
+    deviation = torch.stack([latents for latents, _ in encoded]).std().item()
+    return encoded, round(deviation, 4)
 
 
 def export(wrapper: pl.LightningModule, config: Mapping[str, Any], stem: Path) -> None:
@@ -115,9 +117,16 @@ def export(wrapper: pl.LightningModule, config: Mapping[str, Any], stem: Path) -
     write_file(stem.with_suffix(".json"), json.dumps(config, indent=4).encode())
 
 
-def quiet() -> None:
-    """Leave the progress bars; Lightning's notes on hardware and loaders are noise here."""
+def settle() -> None:
+    """Leave half of the cores to others, and the progress bars alone on the screen.
+
+    The toys' layers are so small that threads which must wait for a busy core cost more than they
+    bring: up to five times as long a step was seen. Lightning's notes on hardware are noise here.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for category in (FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module="torch|pytorch_lightning")
 
 
 def _accelerator(device: str) -> str:

@@ -1,7 +1,7 @@
 """Log-Mel L1, the paper's figure for extraction (section 3); 0 is perfect.
 
-The paper does not state its settings. Here: 16 kHz, window 1024, hop 160, 64 mel bands from 0 to 8 kHz,
-power, natural logarithm with a floor of 1e-5 on both sides.
+The paper does not state its settings. Here: 16 kHz, window 1024, hop 160, 64 mel bands from 0 to
+8 kHz, power, natural logarithm with a floor of 1e-5 on both sides.
 """
 
 import librosa

@@ -32,8 +32,8 @@ def sample_ddim(
 ) -> Tensor:
     """Denoise `noise` (b, k, c, n) along `schedule` (steps,), levels from high to low.
 
-    Returns the last prediction of the clean latents (b, k, c, n). A last level of 0 is where the run
-    ends, no level to call the network at. `callback` gets a dict with i, t, x and denoised a step.
+    Returns the last prediction of the clean latents (b, k, c, n). A last level of 0 is where the
+    run ends, no level to call the network at. `callback` gets i, t, x and denoised of every step.
     """
     if (schedule.diff() >= 0).any():
         raise ValueError(f"schedule: levels must fall, found {schedule.tolist()}")

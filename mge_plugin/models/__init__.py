@@ -1,1 +1,1 @@
-"""Networks: conditioning, the three-track diffusion transformer, the SAT model around it, checkpoints."""
+"""Networks: conditioning, the three-track DiT, the SAT model around it, checkpoints."""

@@ -79,7 +79,9 @@ class TrackBlock(TransformerBlock):
         dim = config.embed_dim
         super().__init__(dim, dim // config.num_heads, global_cond_dim=dim, layer_ix=layer_ix)
         del self.to_scale_shift_gate  # SAT adds a learned constant here; the paper has none
-        self.register_buffer("to_scale_shift_gate", torch.zeros(MODULATIONS * dim), persistent=False)
+        self.register_buffer(
+            "to_scale_shift_gate", torch.zeros(MODULATIONS * dim), persistent=False
+        )
         if config.norm_type == "groupnorm":
             self.pre_norm = TrackGroupNorm(dim)
             self.ff_norm = TrackGroupNorm(dim)

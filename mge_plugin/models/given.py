@@ -1,7 +1,7 @@
 """Given tracks: clean latents that the network sees as they are while the others are denoised.
 
-The network learned with a given track clean (t = 0), so it is put in before every call, inside of the
-call: then every sampler does adaptive-timestep inpainting (paper, algorithm 2) as it is.
+The network learned with a given track clean (t = 0), so it is put in before every call, inside of
+the call: then every sampler does adaptive-timestep inpainting (paper, algorithm 2) as it is.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Given:
         return t * (1 - self.mask)
 
     def velocity(self, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        """Replace a given track's `v` by the one that leads a sampler at level `t` to its latents."""
+        """Replace a given track's `v` by the one that leads a sampler at `t` to its latents."""
         alpha, sigma = alpha_sigma(per_track(t))
         to_given = (alpha * x - self.latents) / sigma.clamp_min(MIN_SIGMA)
         return torch.where(per_track(self.mask) > 0, to_given.to(v.dtype), v)

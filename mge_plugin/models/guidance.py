@@ -1,4 +1,4 @@
-"""Classifier-free guidance (paper, sections 2.2 and E.3), as stable-audio-tools defines its options."""
+"""Classifier-free guidance (paper, sections 2.2 and E.3), with the options that SAT has."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ def guide(cond: Tensor, null: Tensor, cfg_scale: float, scale_phi: float = 0.0) 
 
 
 def is_guided(t: Tensor, cfg_scale: float, cfg_interval: tuple[float, float]) -> bool:
-    """Whether guidance acts at the levels `t`: SAT's interval is one of sigma, here of the noisiest."""
+    """Whether guidance acts at levels `t`; SAT's interval is one of sigma, here the largest."""
     if cfg_scale == 1.0:
         return False
     if tuple(cfg_interval) == (0, 1):

@@ -21,7 +21,7 @@ from mge_plugin.inference.tasks import TASKS, Task
 from mge_plugin.models.given import Given
 from mge_plugin.models.latents import decode_tracks, encode_tracks
 from mge_plugin.report.spectrogram import spectrogram_png
-from mge_plugin.tracks import NUM_TRACKS, Track, pack, unpack
+from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 from mge_plugin.training.config import DemoConfig, training_config
 from mge_plugin.upstream import ema_model
 

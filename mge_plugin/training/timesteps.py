@@ -40,7 +40,7 @@ class TimestepConfig:
 
 
 def draw_timesteps(batch_size: int, config: TimestepConfig, generator: torch.Generator) -> Tensor:
-    """Levels (batch, track): one uniform level on [t_min, 1] an item, 0 on the given track if any."""
+    """Levels (batch, track): one uniform level on [t_min, 1] an item, 0 on its given track."""
     device = generator.device
     uniform = torch.rand(batch_size, generator=generator, device=device)
     t = config.t_min + (1 - config.t_min) * uniform

@@ -1,6 +1,6 @@
 """The Lightning module: SAT's conditional diffusion training with a level for every track.
 
-Attribute names are SAT's (`diffusion`, `diffusion_ema`), so its unwrap script exports our checkpoints.
+Attribute names are SAT's (`diffusion`, `diffusion_ema`), so its unwrap script knows them.
 """
 
 from collections.abc import Mapping
@@ -69,7 +69,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
     def diffusion_loss(
         self, batch: tuple[Tensor, list[dict]], seed: int, dropout: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch (reals (b, k * channels, samples) or latents, metadata), and its parts."""
+        """The loss of a batch, reals (b, k*channels, samples) or latents, and its parts."""
         reals, metadata = batch
         generator = torch.Generator(self.device).manual_seed(seed)
         latents = self.encode(reals, seed)

@@ -40,6 +40,11 @@ def test_the_fades_of_every_seam_sum_to_1(overlap, size):
     assert_close(windows.join(torch.ones(len(windows.starts), size)), torch.ones(4 * size + 1))
 
 
+def test_windows_share_a_quarter_with_the_next():
+    assert Windows.cover(20, 8).starts == [0, 6, 12]
+    assert Windows.cover(20, 7).overlap == 1
+
+
 def test_a_seam_goes_from_one_window_to_the_next_in_a_line():
     windows = Windows(length=7, size=5, overlap=2)
     assert windows.starts == [0, 3]

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from mge_plugin.check import check_configs
+
+ROOT = Path(__file__).parents[2]
+DATASETS = sorted((ROOT / "dataset_configs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
+def test_every_shipped_dataset_config_lacks_nothing_but_its_corpus(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tracks = json.loads(path.read_text())["dataset_type"] == "audio_dir"
+    model = ROOT / "model_configs" / f"mge_{'vae' if tracks else 'dit'}_16k.json"
+    (problem,) = check_configs(model, path)
+    assert "no such folder" in problem
+
+
+def test_songs_of_any_sample_rate_fit(check, corpus, tiny, triplets):
+    assert check(tiny, triplets(corpus)) == []
+
+
+def test_every_corpus_that_is_not_there_is_named(check, corpus, tiny, triplets):
+    problems = check(tiny, triplets("absent", corpus, "gone"))
+    assert problems == [
+        "datasets: c0: absent: no such folder",
+        "datasets: c2: gone: no such folder",
+    ]
+
+
+def test_a_corpus_without_the_split_or_songs_is_named(check, corpus, tmp_path, tiny, triplets):
+    dataset = triplets(corpus, tmp_path)
+    dataset["datasets"][0]["split"] = "validation"
+    missing, empty = check(tiny, dataset)
+    assert "has no split 'validation', found ['train']" in missing
+    assert empty.startswith(f"datasets: c1: {tmp_path}: ")
+
+
+def test_a_corpus_without_the_labels_asked_for_is_named(check, corpus, tiny, triplets):
+    dataset = triplets(corpus)
+    dataset["datasets"][0]["labels"] = ["bass", "harp"]
+    (problem,) = check(tiny, dataset)
+    assert problem.startswith("datasets: c0: ")
+    assert "harp" in problem
+
+
+def test_a_model_and_a_dataset_of_different_kinds_do_not_fit(
+    check, corpus, tmp_path, tiny, tiny_vae, changed, triplets
+):
+    folder = {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": str(tmp_path)}]}
+    assert check(tiny_vae, folder) == []
+    (problem,) = check(tiny, folder)
+    assert problem.endswith("dataset_type 'audio_dir' gives one: use 'mge_triplets'")
+    (problem,) = check(tiny_vae, triplets(corpus))
+    assert problem.endswith("not on dataset_type 'mge_triplets': use 'audio_dir'")
+    (problem,) = check(changed(tiny, ("training.pre_encoded", True)), triplets(corpus))
+    assert problem.endswith("dataset_type 'mge_triplets' gives audio, not latents")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "wrong"),
+    [
+        ({"dataset_type": "mge_triplts"}, "did you mean 'mge_triplets'?"),
+        ({"dataset_type": "audio_dri"}, "did you mean 'audio_dir'?"),
+        ({}, "dataset_type: unknown value None"),
+        ({"dataset_type": "audio_dir"}, "datasets: expected a list of one or more, found None"),
+        (
+            {"dataset_type": "mge_triplets", "datasets": []},
+            "datasets: expected one corpus or more, found none",
+        ),
+        (
+            {"dataset_type": "audio_dir", "datasets": [{"id": "a", "path": "absent"}]},
+            "datasets[0].path: no such folder 'absent'",
+        ),
+        (
+            {"dataset_type": "pre_encoded", "datasets": [{"id": "a"}]},
+            "datasets[0].path: expected a text, found None",
+        ),
+        (
+            {
+                "dataset_type": "audio_dir",
+                "datasets": [{"id": "a", "path": ".", "custom_metadata_module": "absent.py"}],
+            },
+            "datasets[0].custom_metadata_module: no such file 'absent.py'",
+        ),
+    ],
+)
+def test_a_dataset_config_that_cannot_be_read_is_told_in_words(check, dataset, wrong, tiny):
+    assert any(wrong in problem for problem in check(tiny, dataset))

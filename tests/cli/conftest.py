@@ -1,0 +1,121 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+
+from mge_plugin import cli
+from mge_plugin.models.mge import create_mge_model
+
+ROOT = Path(__file__).parents[2]
+RATE, WINDOW = 16000, 2048  # of the tiny model, in Hz and samples
+
+
+def make_config(latent_dim):
+    """The shipped tiny config with all sizes made smaller: windows of 8 frames of 256 samples."""
+    config = json.loads((ROOT / "model_configs" / "mge_dit_tiny.json").read_text())
+    model, autoencoder = config["model"], config["model"]["pretransform"]["config"]
+    blocks = {"channels": 8, "c_mults": [1, 2], "strides": [2, 4]}
+    autoencoder["encoder"]["config"] |= blocks | {"in_channels": 32, "latent_dim": 2 * latent_dim}
+    autoencoder["decoder"]["config"] |= blocks | {"out_channels": 32, "latent_dim": latent_dim}
+    autoencoder |= {"latent_dim": latent_dim, "in_channels": 32, "out_channels": 32}
+    autoencoder["pretransform"]["config"]["patch_size"] = 32
+    autoencoder["downsampling_ratio"] = 256
+    model["io_channels"] = 3 * latent_dim
+    size = {"io_channels": 3 * latent_dim, "embed_dim": 96, "num_heads": 3, "depth": 1}
+    model["diffusion"]["config"] |= size
+    return config | {"sample_size": WINDOW, "sample_rate": RATE, "audio_channels": 1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """A model this small is a hundred times slower on two threads of a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tiny_config():
+    """A model config with which everything is quick."""
+    return make_config(latent_dim=4)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_config, tmp_path_factory):
+    """Options of the command line that name a model with random weights."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "model.json").write_text(json.dumps(tiny_config))
+    torch.manual_seed(0)
+    model = create_mge_model(tiny_config)
+    for parameter in model.model.parameters():  # or its zeros make it deaf to prompts
+        torch.nn.init.normal_(parameter, std=0.2)
+    torch.save({"state_dict": model.state_dict()}, folder / "model.ckpt")
+    return ["--model-config", str(folder / "model.json"), "--ckpt", str(folder / "model.ckpt")]
+
+
+@pytest.fixture(scope="module")
+def other_ckpt(tmp_path_factory):
+    """Weights of a model with twice the latent channels."""
+    path = tmp_path_factory.mktemp("other") / "other.ckpt"
+    torch.save(create_mge_model(make_config(8)).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def mge(monkeypatch, capsys):
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def write_song():
+    """A function that writes noise as a song."""
+
+    def write(path, frames, rate=RATE, channels=1):
+        sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (frames, channels)), rate)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_python():
+    """A function that runs code in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run(code):
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_main(run_python):
+    """The real command in a process of its own, and which slow packages it imported."""
+
+    def run(*arguments):
+        return run_python(
+            "import atexit, sys\n"
+            "slow = ('torch', 'gradio', 'stable_audio_tools')\n"
+            "atexit.register(lambda: print('SLOW', [m for m in slow if m in sys.modules]))\n"
+            "from mge_plugin.cli import main\n"
+            f"sys.argv = {['mge', *map(str, arguments)]}\n"
+            "main()\n"
+        )
+
+    return run

@@ -1,0 +1,69 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from torch import nn
+
+from mge_plugin.inference.pipeline import Pipeline, Sampling, pick
+
+
+class Silent(nn.Module):
+    """A model that is never asked for audio."""
+
+    pretransform = SimpleNamespace(downsampling_ratio=4)
+    sample_rate = 8
+
+
+@pytest.fixture
+def pipeline():
+    return Pipeline(Silent(), sample_size=32, channels=1, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "windows"), [(None, 1), (0.01, 1), (4, 1), (4.25, 2), (7, 2), (10, 3), (10.25, 4)]
+)
+def test_a_progress_bar_counts_the_steps_of_every_batch_of_windows(pipeline, seconds, windows):
+    assert pipeline.calls(seconds, Sampling(steps=5, window_batch=1)) == 5 * windows
+    assert pipeline.calls(seconds, Sampling(steps=5, window_batch=2)) == 5 * ((windows + 1) // 2)
+
+
+@pytest.mark.parametrize("prompt", ["", " \n", None])
+def test_nothing_is_extracted_without_a_prompt(pipeline, prompt):
+    with pytest.raises(ValueError, match="prompt: expected words"):
+        pipeline.extract(np.zeros((1, 9), np.float32), 8, prompt)
+
+
+@pytest.mark.parametrize(
+    ("audio", "wrong"),
+    [
+        (np.zeros(9, np.float32), r"expected \(channels, samples\), found shape \(9,\)"),
+        (np.zeros((1, 0), np.float32), r"expected \(channels, samples\), found shape \(1, 0\)"),
+        (np.zeros((1, 9)), "expected float32 samples, found float64"),
+        (np.zeros((1, 9), np.int16), "expected float32 samples, found int16"),
+        (np.full((1, 9), np.inf, np.float32), "NaN or infinite"),
+    ],
+)
+def test_audio_that_cannot_be_a_mixture_is_refused(pipeline, audio, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        pipeline.extract(audio, 8, "bass")
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"steps": 0}, "steps: expected 1 or more, found 0"),
+        ({"window_batch": 0}, "window_batch: expected 1 or more, found 0"),
+        ({"cfg_scale": float("inf")}, "cfg_scale: expected a finite number, found inf"),
+        ({"seed": -1}, "seed: expected 0 to"),
+    ],
+)
+def test_a_sampling_that_cannot_be_is_refused(options, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        Sampling(**options)
+
+
+def test_a_device_is_one_that_is_here():
+    assert pick("cpu") == "cpu"
+    assert pick(pick("auto")) == pick("auto")
+    with pytest.raises(ValueError, match=r"device: expected auto or one of .*cpu, found 'cuda:99'"):
+        pick("cuda:99")

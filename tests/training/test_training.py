@@ -1,0 +1,181 @@
+"""Training through SAT's factories: it learns, resumes exactly, unwraps, and shows demos."""
+
+import pytest
+import pytorch_lightning as pl
+import soundfile as sf
+import torch
+from safetensors.torch import load_file
+from stable_audio_tools.data.dataset import create_dataloader_from_config
+from stable_audio_tools.models import create_model_from_config
+from stable_audio_tools.training import (
+    create_demo_callback_from_config,
+    create_training_wrapper_from_config,
+)
+from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
+from torch.testing import assert_close
+
+from mge_plugin.inference.pipeline import Sampling, load
+from mge_plugin.models.checkpoints import read_checkpoint
+from mge_plugin.training.wrapper import MGETrainingWrapper
+
+
+class Losses(pl.Callback):
+    """The loss of every step, and where its first item starts."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        start = batch[1][0]["seconds_start"]
+        self.steps.append((trainer.current_epoch, round(outputs["loss"].item(), 5), start))
+
+
+def build(model_config, dataset_config, workers=0, batch_size=2):
+    """Loader, model and wrapper in the order of SAT's train.py, from fixed weights."""
+    torch.manual_seed(0)
+    loader = create_dataloader_from_config(
+        dataset_config,
+        batch_size=batch_size,
+        num_workers=workers,
+        sample_rate=model_config["sample_rate"],
+        sample_size=model_config["sample_size"],
+        audio_channels=model_config["audio_channels"],
+    )
+    model = create_model_from_config(model_config)
+    return loader, create_training_wrapper_from_config(model_config, model)
+
+
+def sharpen(autoencoder):
+    """Take the noise out of an untrained encoder's posterior: what is left can be learned."""
+    bias = autoencoder.encoder.layers[-1].bias
+    with torch.no_grad():
+        bias[len(bias) // 2 :] = -10.0
+
+
+def test_the_loss_falls_clearly_on_minislakh(model_config, dataset_config, trainer):
+    dataset_config["epoch_items"] = 600
+    model_config["model"]["pretransform"]["scale"] = 0.05
+    loader, wrapper = build(model_config, dataset_config, batch_size=4)
+    sharpen(wrapper.diffusion.pretransform.model)
+    losses = Losses()
+    trainer(max_steps=150, callbacks=[losses], gradient_clip_val=1.0).fit(wrapper, loader)
+    values = [loss for _, loss, _ in losses.steps]
+    first, last = sum(values[:20]) / 20, sum(values[-20:]) / 20
+    assert last < 0.7 * first, f"loss went from {first:.3f} to {last:.3f}"
+
+
+@pytest.mark.parametrize("step", [4, 6, 8])
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
+    model_config, dataset_config, trainer, tmp_path, step
+):
+    """Six batches an epoch: the run is cut inside, at the end and inside of the next."""
+    whole = Losses()
+    loader, wrapper = build(model_config, dataset_config)
+    keep = pl.callbacks.ModelCheckpoint(
+        dirpath=tmp_path, every_n_train_steps=step, save_top_k=-1, filename="{step}"
+    )
+    callbacks = [whole, keep]
+    trainer(max_steps=14, callbacks=callbacks, enable_checkpointing=True).fit(wrapper, loader)
+    rest = Losses()
+    loader, wrapper = build(model_config, dataset_config, workers=2 if step == 8 else 0)
+    ckpt = str(tmp_path / f"step={step}.ckpt")
+    trainer(max_steps=14, callbacks=[rest]).fit(wrapper, loader, ckpt_path=ckpt)
+    assert len(whole.steps) == 14
+    assert rest.steps == whole.steps[step:]
+
+
+def test_checkpoints_unwrap_as_sat_does_it_and_open(
+    model_config, dataset_config, trainer, tmp_path
+):
+    loader, wrapper = build(model_config, dataset_config)
+    run = trainer(max_steps=2)
+    run.fit(wrapper, loader)
+    run.save_checkpoint(tmp_path / "wrapped.ckpt")
+    unwrapped = DiffusionCondTrainingWrapper.load_from_checkpoint(
+        tmp_path / "wrapped.ckpt",
+        model=create_model_from_config(model_config),
+        use_ema=True,
+        lr=None,
+        optimizer_configs=model_config["training"]["optimizer_configs"],
+        strict=False,
+    )
+    for name in ("model.safetensors", "model.ckpt"):
+        path = tmp_path / name
+        unwrapped.export_model(str(path), use_safetensors=path.suffix == ".safetensors")
+    exported = load_file(tmp_path / "model.safetensors")
+    averaged = wrapper.diffusion_ema.ema_model.state_dict()
+    for key, value in averaged.items():
+        assert_close(exported[f"model.{key}"], value)
+    for other in ("model.ckpt", "wrapped.ckpt"):
+        found = read_checkpoint(tmp_path / other)
+        assert found.keys() == exported.keys()
+        assert all(torch.equal(found[key], exported[key]) for key in exported)
+    (tmp_path / "model.json").write_text(__import__("json").dumps(model_config))
+    pipeline = load(tmp_path / "model.json", tmp_path / "model.safetensors", "cpu")
+    made = pipeline.generate("the sound of the bass", sampling=Sampling(steps=2))
+    assert made.audio["mixture"].shape == (1, model_config["sample_size"])
+
+
+def test_validation_draws_the_same_levels_and_noise_every_time(model_config, dataset_config):
+    loader, wrapper = build(model_config, dataset_config)
+    batch = next(iter(loader))
+    with torch.no_grad():
+        first, log = wrapper.diffusion_loss(batch, seed=7, dropout=0.0)
+        again, _ = wrapper.diffusion_loss(batch, seed=7, dropout=0.0)
+        other, _ = wrapper.diffusion_loss(batch, seed=8, dropout=0.0)
+    assert first == again
+    assert first != other
+    assert {name.partition("_given/")[0] for name in log} - {"std_data"} <= {
+        "none",
+        "mixture",
+        "submixture",
+        "source",
+    }
+
+
+def test_the_global_generator_is_left_alone(model_config, dataset_config):
+    loader, wrapper = build(model_config, dataset_config)
+    batch = next(iter(loader))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    wrapper.encode(batch[0], seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_batches_of_latents_are_taken_as_they_are(model_config, dataset_config):
+    model_config["training"]["pre_encoded"] = True
+    model_config["model"]["pretransform"]["scale"] = 2.0
+    _, wrapper = build(model_config, dataset_config)
+    latents = torch.randn(2, 96, 32)
+    assert_close(wrapper.encode(latents, seed=0), latents.unflatten(1, (3, 32)) / 2.0)
+
+
+def test_demos_are_written_from_the_averaged_weights(
+    model_config, dataset_config, trainer, tmp_path
+):
+    model_config["training"]["demo"]["demo_every"] = 2
+    loader, wrapper = build(model_config, dataset_config)
+    callback = create_demo_callback_from_config(model_config, demo_dl=loader)
+    trainer(max_steps=3, callbacks=[callback]).fit(wrapper, loader)
+    names = sorted(path.name for path in (tmp_path / "demos").iterdir())
+    assert names == sorted(
+        f"{step:08d}_{task}_cfg2{suffix}"
+        for step in (1, 3)
+        for task in ("generate", "extract", "add")
+        for suffix in (".wav", ".png")
+    )
+    audio, rate = sf.read(tmp_path / "demos" / "00000003_extract_cfg2.wav")
+    assert rate == 16000
+    assert len(audio) == 2 * (model_config["sample_size"] + 4000)  # two items, a gap after each
+
+
+def test_an_unknown_training_key_suggests_the_nearest(model_config, dataset_config):
+    model_config["training"]["timestep"] = {}
+    with pytest.raises(ValueError, match="training: unknown key 'timestep', did you mean 'timest"):
+        build(model_config, dataset_config)
+
+
+def test_the_wrapper_is_a_sat_wrapper(model_config, dataset_config):
+    _, wrapper = build(model_config, dataset_config)
+    assert isinstance(wrapper, MGETrainingWrapper)
+    assert isinstance(wrapper, DiffusionCondTrainingWrapper)
