@@ -16,6 +16,8 @@ from typing import Any
 
 import wrapt
 
+from mge_plugin import mends
+
 DIFFUSION_TYPE = "mge_dit"  # model.diffusion.type
 DATASET_PREFIX = "mge_"  # dataset_type
 
@@ -84,6 +86,7 @@ def install() -> None:
     """Put every hook in, now or as soon as its module is imported; calling it again is harmless."""
     for hook in HOOKS:
         wrapt.register_post_import_hook(functools.partial(_replace, hook), hook.module)
+    mends.install()
 
 
 def installed() -> dict[str, bool]:

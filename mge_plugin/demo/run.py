@@ -12,7 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 from tqdm import tqdm
 
-from mge_plugin import cpu, registry
+from mge_plugin import registry
 from mge_plugin.data.audio import fit_length, read_audio, write_wav
 from mge_plugin.data.minislakh import write_corpus
 from mge_plugin.data.slakh import read_slakh
@@ -46,7 +46,6 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     """Make everything under `out` and return the path of its page."""
     size, start = size or DemoSize(), time.monotonic()
     registry.install()
-    cpu.allow_cpu_autoencoder()
     toy.settle()
     pl.seed_everything(seed, workers=True)
     device = pick(device)

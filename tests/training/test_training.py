@@ -1,5 +1,7 @@
 """Training through SAT's factories: it learns, resumes exactly, unwraps, and shows demos."""
 
+import json
+
 import pytest
 import pytorch_lightning as pl
 import soundfile as sf
@@ -72,7 +74,7 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     whole = Losses()
     loader, wrapper = build(model_config, dataset_config)
     keep = pl.callbacks.ModelCheckpoint(
-        dirpath=tmp_path, every_n_train_steps=step, save_top_k=-1, filename="{step}"
+        dirpath=str(tmp_path), every_n_train_steps=step, save_top_k=-1, filename="{step}"
     )
     callbacks = [whole, keep]
     trainer(max_steps=14, callbacks=callbacks, enable_checkpointing=True).fit(wrapper, loader)
@@ -110,7 +112,7 @@ def test_checkpoints_unwrap_as_sat_does_it_and_open(
         found = read_checkpoint(tmp_path / other)
         assert found.keys() == exported.keys()
         assert all(torch.equal(found[key], exported[key]) for key in exported)
-    (tmp_path / "model.json").write_text(__import__("json").dumps(model_config))
+    (tmp_path / "model.json").write_text(json.dumps(model_config))
     pipeline = load(tmp_path / "model.json", tmp_path / "model.safetensors", "cpu")
     made = pipeline.generate("the sound of the bass", sampling=Sampling(steps=2))
     assert made.audio["mixture"].shape == (1, model_config["sample_size"])
