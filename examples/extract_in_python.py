@@ -1,0 +1,22 @@
+"""Extract a source in Python: after `make demo`, .venv/bin/python examples/extract_in_python.py."""
+
+from pathlib import Path
+
+from mge_plugin.data.audio import read_audio, write_wav
+from mge_plugin.inference.pipeline import Sampling, load
+
+DEMO = Path("demo")
+
+
+def main() -> None:
+    """Take the drums out of the demo's song."""
+    pipeline = load(DEMO / "model.json", DEMO / "model.safetensors")
+    mixture, sample_rate = read_audio(DEMO / "mixture.wav")
+    sampling = Sampling(steps=8, cfg_scale=1.0, seed=0)
+    result = pipeline.extract(mixture, sample_rate, "the sound of the drums", sampling)
+    path = write_wav(DEMO / "drums_in_python.wav", result.audio["source"], sample_rate)
+    print(f"Wrote {path}: {result.info['levels']}")
+
+
+if __name__ == "__main__":
+    main()
