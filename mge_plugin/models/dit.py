@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from einops.layers.torch import Rearrange
-from stable_audio_tools.models.blocks import FourierFeatures
 from stable_audio_tools.models.transformer import ContinuousTransformer, TransformerBlock
 from torch import Tensor, nn
 
@@ -55,6 +54,21 @@ class DiTConfig:
             )
         if self.depth < 1 or self.global_cond_dim < 1:
             raise ConfigError("depth and global_cond_dim must be 1 or more")
+
+
+class TimestepFeatures(nn.Module):
+    """Learned Fourier features of levels: (b, k) to (b, k, dim), in float32 as they are steep.
+
+    A parameter on every SAT version; in SAT's own module it is one in 0.0.19 and fixed in 0.0.20.
+    """
+
+    def __init__(self, dim: int, deviation: float = 16.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(dim // 2, 1) * deviation)
+
+    def forward(self, t: Tensor) -> Tensor:
+        angle = 2 * torch.pi * t.float()[:, :, None] @ self.weight.float().T
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 class TrackGroupNorm(nn.Module):
@@ -108,7 +122,7 @@ class MGEDiT(nn.Module):
         super().__init__()
         self.config = config
         dim = config.embed_dim
-        self.timestep_features = FourierFeatures(1, config.timestep_features_dim)
+        self.timestep_features = TimestepFeatures(config.timestep_features_dim)
         self.to_timestep_embed = _track_projection(config.timestep_features_dim, dim, dim, True)
         conditioning_dim = config.global_cond_dim * NUM_TRACKS
         self.to_global_embed = _track_projection(
@@ -151,10 +165,8 @@ class MGEDiT(nn.Module):
         return self.postprocess_conv(x) + x
 
     def _timestep_token(self, t: Tensor) -> Tensor:
-        """One token (b, 1, k*w) from levels (b, k); Fourier features in float32: they are steep."""
-        weight = self.timestep_features.weight.float()
-        angle = 2 * torch.pi * t.float()[:, :, None] @ weight.T
-        features = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        """One token (b, 1, k*w) from levels (b, k)."""
+        features = self.timestep_features(t)
         return self.to_timestep_embed(features.to(self._dtype()))[:, None]
 
     def _dtype(self) -> torch.dtype:
