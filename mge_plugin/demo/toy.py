@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from stable_audio_tools.data.dataset import create_dataloader_from_config
@@ -44,12 +45,11 @@ class RandomCrops(Dataset):
         return self.count
 
     def __getitem__(self, index: int) -> Item:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
-        pick = lambda n: int(torch.randint(n, (), generator=generator))  # noqa: E731
-        reals, metadata = self.items[pick(len(self.items))]
+        rng = np.random.default_rng([self.seed, index])
+        reals, metadata = self.items[rng.integers(len(self.items))]
         if self.one_track:
-            reals = reals.unflatten(0, (NUM_TRACKS, -1))[pick(NUM_TRACKS)]
-        start = pick(reals.shape[-1] - self.size + 1)
+            reals = reals.unflatten(0, (NUM_TRACKS, -1))[rng.integers(NUM_TRACKS)]
+        start = int(rng.integers(reals.shape[-1] - self.size + 1))
         return reals[..., start : start + self.size], metadata
 
 

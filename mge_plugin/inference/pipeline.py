@@ -15,7 +15,8 @@ from torch import Tensor
 from mge_plugin.check import check_model
 from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.audio import fit_length, resample, rms_db, to_channels
-from mge_plugin.inference.ddim import Callback, sample_ddim
+from mge_plugin.inference.ddim import Callback
+from mge_plugin.inference.denoise import denoise_tracks
 from mge_plugin.inference.request import Sampling, check_prompt, check_seconds
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.inference.tasks import TASKS, Task
@@ -25,7 +26,7 @@ from mge_plugin.models.given import Given
 from mge_plugin.models.latents import decode_tracks, encode_tracks
 from mge_plugin.models.mge import MGEModel, create_mge_model
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
-from mge_plugin.tracks import NUM_TRACKS, pack, unpack
+from mge_plugin.tracks import NUM_TRACKS
 
 __all__ = ["Pipeline", "Result", "Sampling", "load", "pick"]
 
@@ -131,7 +132,15 @@ class Pipeline:
         for first in range(0, len(active), sampling.window_batch):
             chosen = active[first : first + sampling.window_batch]
             known = None if given is None else self._give(task, given[chosen])
-            latents = self._denoise(noise[chosen], embeddings, known, sampling, callback)
+            latents = denoise_tracks(
+                self.model.model,
+                noise[chosen].to(self.device),
+                embeddings.expand(len(chosen), -1, -1),
+                known,
+                linear_schedule(sampling.steps),
+                sampling.cfg_scale,
+                callback,
+            )
             prompted = latents[:, [task.prompted]]
             pieces[chosen] = decode_tracks(self.model.pretransform, prompted)[:, 0].cpu()
         return _finite(windows.join(pieces, self.ratio)[..., :samples].numpy())
@@ -156,28 +165,6 @@ class Pipeline:
     def _give(self, task: Task, audio: Tensor) -> Given:
         latents = encode_tracks(self.model.pretransform, audio[:, None].to(self.device))[:, 0]
         return Given.track(task.given, latents)
-
-    def _denoise(
-        self,
-        noise: Tensor,
-        embeddings: Tensor,
-        given: Given | None,
-        sampling: Sampling,
-        callback: Callback | None,
-    ) -> Tensor:
-        """Latents (b, k, c, n) of a batch of windows."""
-        network = self.model.model
-        modulations = network.modulate(embeddings.expand(len(noise), -1, -1))
-
-        def denoiser(x: Tensor, t: Tensor) -> Tensor:
-            v = network(
-                pack(x), t, given=given, modulations=modulations, cfg_scale=sampling.cfg_scale
-            )
-            return unpack(v)
-
-        schedule = linear_schedule(sampling.steps)
-        latents = sample_ddim(denoiser, noise.to(self.device), schedule, callback)
-        return latents if given is None else given.insert(latents)
 
 
 def load(model_config: Path | str, ckpt: Path | str, device: str = "auto") -> Pipeline:

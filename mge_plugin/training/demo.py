@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mge_plugin.data.audio import write_wav
-from mge_plugin.inference.ddim import sample_ddim
+from mge_plugin.inference.denoise import denoise_tracks
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.inference.tasks import TASKS, Task
 from mge_plugin.models.given import Given
 from mge_plugin.models.latents import decode_tracks, encode_tracks
 from mge_plugin.report.spectrogram import spectrogram_png
-from mge_plugin.tracks import NUM_TRACKS, pack, unpack
+from mge_plugin.tracks import NUM_TRACKS, unpack
 from mge_plugin.training.config import DemoConfig, training_config
 from mge_plugin.upstream import ema_model
 
@@ -86,17 +86,12 @@ class MGEDemoCallback(pl.Callback):
         label = task.prompted.label
         prompts = [{"prompt": {label: item["prompt"].get(label)}} for item in metadata]
         conditioning = module.diffusion.conditioner(prompts, module.device)
-        modulations = network.modulate(
-            module.diffusion.get_conditioning_inputs(conditioning)["global_cond"]
+        embeddings = module.diffusion.get_conditioning_inputs(conditioning)["global_cond"]
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        schedule = linear_schedule(self.config.demo_steps)
+        result = denoise_tracks(
+            network, noise.to(module.device), embeddings, given, schedule, cfg_scale
         )
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(latents.shape, generator=generator).to(module.device)
-
-        def denoiser(x: Tensor, t: Tensor) -> Tensor:
-            v = network(pack(x), t, given=given, modulations=modulations, cfg_scale=cfg_scale)
-            return unpack(v)
-
-        result = sample_ddim(denoiser, noise, linear_schedule(self.config.demo_steps))
         return decode_tracks(pretransform, result[:, [task.prompted]])[:, 0].cpu()
 
     def _latents(self, module: Any, reals: Tensor) -> Tensor:

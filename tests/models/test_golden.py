@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from mge_plugin.inference.ddim import sample_ddim
+from mge_plugin.inference.denoise import denoise_tracks
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.models.dit import DiTConfig
 from mge_plugin.models.given import Given
@@ -77,14 +77,9 @@ def test_guidance(network, golden, name, options):
 @pytest.mark.parametrize("track", [None, *Track])
 def test_ddim_run(network, golden, track):
     given = None if track is None else Given.track(track, golden["io.given_z"])
-    modulations = network.modulate(golden["io.global_embed"])
-
-    def denoiser(x, t):
-        return unpack(network(pack(x), t, given=given, modulations=modulations, cfg_scale=2.0))
-
-    latents = sample_ddim(denoiser, unpack(golden["io.noise"]), linear_schedule(7))
+    noise, embeddings = unpack(golden["io.noise"]), golden["io.global_embed"]
+    latents = denoise_tracks(network, noise, embeddings, given, linear_schedule(7), cfg_scale=2.0)
     name = "io.ddim_total" if track is None else f"io.ddim_given_track{int(track)}"
-    latents = latents if given is None else given.insert(latents)
     assert_close(pack(latents), golden[f"{name}_steps7_cfg2"], **TOLERANCE)
 
 
