@@ -56,17 +56,28 @@ def parse_section(cls: type[Section], values: Mapping[str, Any] | None, where: s
         raise ConfigError(f"{where}: expected an object, found {found(values)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    problems = [unknown_key(where, key, fields) for key in values if key not in fields]
-    problems += [
+    unknown = [unknown_key(where, key, fields) for key in values if key not in fields]
+    missing = [
         f"{where}: missing key {name!r}"
         for name, field in fields.items()
         if name not in values and _is_required(field)
     ]
     known = [key for key in values if key in fields]
     entries = [(hints[key], values[key], f"{where}.{key}") for key in known]
-    parsed = dict(zip(known, _parse_all(entries, problems), strict=True))
     try:
-        return cls(**parsed)
+        parsed = _parse_all(entries, missing)
+        section = _build(cls, dict(zip(known, parsed, strict=True)), where)
+    except ConfigError as error:
+        raise ConfigError(*unknown, *error.problems) from error
+    if unknown:
+        raise ConfigError(*unknown)
+    return section
+
+
+def _build(cls: type[Section], values: Mapping[str, Any], where: str) -> Section:
+    """Construct the dataclass; what it finds wrong with its values gets the section's name."""
+    try:
+        return cls(**values)
     except ConfigError as error:
         raise ConfigError(*(f"{where}: {problem}" for problem in error.problems)) from error
 

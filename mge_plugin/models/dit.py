@@ -10,6 +10,7 @@ The transformer, its attention and its feed-forward are stable-audio-tools' own;
 SAT DiT is that norms, timesteps and conditioning work per track.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,20 +41,22 @@ class DiTConfig:
     use_checkpointing: bool = True  # training recomputes activations: less memory, a third slower
 
     def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise ConfigError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        for key in ("depth", "num_heads", "global_cond_dim"):
+            if getattr(self, key) < 1:
+                yield f"{key} must be 1 or more, found {getattr(self, key)}"
         for key in ("io_channels", "embed_dim"):
             value = getattr(self, key)
             if value < NUM_TRACKS or value % NUM_TRACKS:
-                raise ConfigError(f"{key} must be a multiple of {NUM_TRACKS} tracks, found {value}")
-        if self.num_heads < 1 or self.embed_dim % self.num_heads:
-            raise ConfigError(
-                f"num_heads must divide embed_dim {self.embed_dim}, found {self.num_heads}"
-            )
-        if self.timestep_features_dim % 2 or self.timestep_features_dim < 2:
-            raise ConfigError(
-                f"timestep_features_dim must be even, found {self.timestep_features_dim}"
-            )
-        if self.depth < 1 or self.global_cond_dim < 1:
-            raise ConfigError("depth and global_cond_dim must be 1 or more")
+                yield f"{key} must be a multiple of {NUM_TRACKS} tracks, found {value}"
+        if self.num_heads > 0 and self.embed_dim % self.num_heads:
+            yield f"num_heads must divide embed_dim {self.embed_dim}, found {self.num_heads}"
+        features = self.timestep_features_dim
+        if features < 2 or features % 2:
+            yield f"timestep_features_dim must be even, found {features}"
 
 
 class TimestepFeatures(nn.Module):
