@@ -25,6 +25,7 @@ from mge_plugin.prompts import label_prompt
 logger = logging.getLogger(__name__)
 
 INSTRUMENTS = ("bass", "drums", "guitar", "piano")
+PATTERNS = {"none": 1, "mixture": 3, "submixture": 0.5, "source": 0.5}  # more of extraction
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
 def train_toy(out: Path, corpus: Path, seed: int, device: str, size: DemoSize) -> dict[str, str]:
     """Train the toy pair on the corpus, leave `model.json` and `model.safetensors` in `out`."""
     vae_config, dit_config = _shipped("mge_vae_tiny"), _shipped("mge_dit_tiny")
+    cycle = _one_cycle(2e-3, size.autoencoder_steps)
+    vae_config["training"]["optimizer_configs"] = {"autoencoder": cycle}
     dataset_config = {
         "dataset_type": "mge_triplets",
         "seed": seed,
@@ -87,7 +90,11 @@ def train_toy(out: Path, corpus: Path, seed: int, device: str, size: DemoSize) -
     vae = toy.fit(vae_config, crops, size.autoencoder_batch, device)
     latents, scale = toy.encode_items(vae.autoencoder, items)
     dit_config["model"]["pretransform"]["scale"] = scale
-    dit_config["training"] |= {"pre_encoded": True, **_short_training(size.dit_steps)}
+    dit_config["training"] |= {
+        "pre_encoded": True,
+        "optimizer_configs": {"diffusion": _one_cycle(1.5e-3, size.dit_steps)},
+        "timesteps": {"patterns": PATTERNS},
+    }
     count, frames = size.dit_steps * size.dit_batch, latents[0][0].shape[-1]
     crops = toy.RandomCrops(latents, frames, count, seed, one_track=False)
     logger.info("training a toy three-track DiT, %d steps", size.dit_steps)
@@ -96,18 +103,12 @@ def train_toy(out: Path, corpus: Path, seed: int, device: str, size: DemoSize) -
     return {"Training": f"{size.autoencoder_steps} + {size.dit_steps} steps"}
 
 
-def _short_training(steps: int) -> dict[str, Any]:
-    """What a run of minutes needs: a learning rate that ends low, and more of extraction."""
-    optimizer = {"type": "AdamW", "config": {"lr": 1.5e-3, "betas": [0.9, 0.99]}}
-    one_cycle = {"max_lr": 1.5e-3, "total_steps": steps, "pct_start": 0.1}
+def _one_cycle(rate: float, steps: int) -> dict[str, Any]:
+    """Optimizer and schedule of a run of minutes: the learning rate rises, and ends low."""
+    cycle = {"max_lr": rate, "total_steps": steps, "pct_start": 0.1}
     return {
-        "optimizer_configs": {
-            "diffusion": {
-                "optimizer": optimizer,
-                "scheduler": {"type": "OneCycleLR", "config": one_cycle},
-            }
-        },
-        "timesteps": {"patterns": {"none": 1, "mixture": 3, "submixture": 0.5, "source": 0.5}},
+        "optimizer": {"type": "AdamW", "config": {"lr": rate, "betas": [0.9, 0.99]}},
+        "scheduler": {"type": "OneCycleLR", "config": cycle},
     }
 
 
