@@ -75,7 +75,7 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
 def train_toy(out: Path, corpus: Path, seed: int, device: str, size: DemoSize) -> dict[str, str]:
     """Train the toy pair on the corpus, leave `model.json` and `model.safetensors` in `out`."""
     vae_config, dit_config = _shipped("mge_vae_tiny"), _shipped("mge_dit_tiny")
-    cycle = _one_cycle(2e-3, size.autoencoder_steps)
+    cycle = _one_cycle(3e-3, size.autoencoder_steps)
     vae_config["training"]["optimizer_configs"] = {"autoencoder": cycle}
     dataset_config = {
         "dataset_type": "mge_triplets",
