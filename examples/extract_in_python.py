@@ -12,7 +12,7 @@ def main() -> None:
     """Take the drums out of the demo's song."""
     pipeline = load(DEMO / "model.json", DEMO / "model.safetensors")
     mixture, sample_rate = read_audio(DEMO / "mixture.wav")
-    sampling = Sampling(steps=8, cfg_scale=1.0, seed=0)
+    sampling = Sampling(steps=3, cfg_scale=1.0, seed=0)
     result = pipeline.extract(mixture, sample_rate, "the sound of the drums", sampling)
     path = write_wav(DEMO / "drums_in_python.wav", result.audio["source"], sample_rate)
     print(f"Wrote {path}: {result.info['levels']}")

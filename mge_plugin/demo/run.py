@@ -40,7 +40,7 @@ class DemoSize:
     dit_steps: int = 1000
     dit_batch: int = 8
     generated_seconds: float = 8.0
-    sampling_steps: int = 8  # an undertrained network does better in few steps, without guidance
+    sampling_steps: int = 3  # an undertrained network does better in few, without guidance
     cfg_scale: float = 1.0
 
 
