@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mge_plugin.data.audio import write_wav
+from mge_plugin.files import write_file
 from mge_plugin.inference.denoise import denoise_tracks
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.inference.tasks import TASKS, Task
@@ -105,7 +106,7 @@ class MGEDemoCallback(pl.Callback):
         line = rearrange(torch.cat([audio, gap], dim=2), "b c s -> c (b s)")
         samples = np.ascontiguousarray(line.numpy())
         write_wav(path, samples, self.sample_rate)
-        path.with_suffix(".png").write_bytes(spectrogram_png(samples, self.sample_rate))
+        write_file(path.with_suffix(".png"), spectrogram_png(samples, self.sample_rate))
         log_audio(trainer.logger, path.stem.partition("_")[2], str(path), self.sample_rate)
 
 
