@@ -1,7 +1,5 @@
 """The one place that knows stable-audio-tools 0.0.19 from 0.0.20, and Lightning 2.1 from 2.5."""
 
-import inspect
-from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -15,12 +13,6 @@ def sat_version() -> str | None:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return None
-
-
-def accepted(function: Callable, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that `function` has a parameter for; SAT's versions differ in them."""
-    parameters = inspect.signature(function).parameters
-    return {name: value for name, value in options.items() if name in parameters}
 
 
 def train_loader(trainer: Any) -> Any:

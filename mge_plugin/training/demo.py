@@ -20,9 +20,8 @@ from mge_plugin.inference.denoise import denoise_tracks
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.inference.tasks import TASKS, Task
 from mge_plugin.models.given import Given
-from mge_plugin.models.latents import decode_tracks, encode_tracks
+from mge_plugin.models.latents import decode_tracks
 from mge_plugin.report.spectrogram import spectrogram_png
-from mge_plugin.tracks import NUM_TRACKS, unpack
 from mge_plugin.training.config import DemoConfig, training_config
 from mge_plugin.upstream import ema_model
 
@@ -82,7 +81,7 @@ class MGEDemoCallback(pl.Callback):
     ) -> Tensor:
         """What the task makes of each item, (b, channel, samples): the prompted track."""
         network, pretransform = ema_model(module), module.diffusion.pretransform
-        latents = self._latents(module, reals.to(module.device))
+        latents = module.encode(reals.to(module.device))
         given = None if task.given is None else Given.track(task.given, latents[:, task.given])
         label = task.prompted.label
         prompts = [{"prompt": {label: item["prompt"].get(label)}} for item in metadata]
@@ -94,12 +93,6 @@ class MGEDemoCallback(pl.Callback):
             network, noise.to(module.device), embeddings, given, schedule, cfg_scale
         )
         return decode_tracks(pretransform, result[:, [task.prompted]])[:, 0].cpu()
-
-    def _latents(self, module: Any, reals: Tensor) -> Tensor:
-        if module.pre_encoded:
-            return unpack(reals) / module.diffusion.pretransform.scale
-        audio = rearrange(reals, "b (k c) s -> b k c s", k=NUM_TRACKS)
-        return encode_tracks(module.diffusion.pretransform, audio)
 
     def _write(self, path: Path, audio: Tensor, trainer: pl.Trainer) -> None:
         gap = torch.zeros(*audio.shape[:2], int(GAP * self.sample_rate))

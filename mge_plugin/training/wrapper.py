@@ -83,8 +83,8 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         loss = masked_v_loss(v, target, t)
         return loss, self._losses_by_pattern(v.detach(), target, t) | {"std_data": latents.std()}
 
-    def encode(self, reals: Tensor, seed: int) -> Tensor:
-        """Reals to latents (b, k, c, n), drawn from the autoencoder's posterior."""
+    def encode(self, reals: Tensor, seed: int | None = None) -> Tensor:
+        """Reals to latents (b, k, c, n): drawn from the posterior with a seed, its mean without."""
         if reals.ndim == 4 and reals.shape[0] == 1:
             reals = reals[0]  # a batch that WebDataset wrapped once more
         pretransform = self.diffusion.pretransform
@@ -92,6 +92,8 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             scale = getattr(pretransform, "scale", 1.0)
             return unpack(reals) / scale
         audio = rearrange(reals, "b (k c) s -> b k c s", k=NUM_TRACKS)
+        if seed is None:
+            return encode_tracks(pretransform.eval(), audio)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(seed)  # SAT's VAE draws from the global generator
@@ -100,7 +102,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
     def _losses_by_pattern(self, v: Tensor, target: Tensor, t: Tensor) -> dict[str, Tensor]:
         """Means over the items of a pattern, e.g. "mixture_given/source"; absent ones left out."""
         losses, groups = track_losses(v, target, t), {}
-        for levels, loss in zip(t, losses, strict=True):
+        for levels, loss in zip(t.cpu(), losses, strict=True):  # one wait for the GPU, not many
             for track in Track:
                 if levels[track] > 0:
                     name = f"{pattern_name(levels)}_given/{track.label}"
