@@ -1,21 +1,37 @@
 """Files that are written whole or not at all."""
 
 import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 
-def write_file(path: Path, content: bytes | memoryview) -> Path:
-    """Write `content` under a temporary name in the same folder, then rename it to `path`."""
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the same folder; it is renamed to `path` if nothing was raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid4().hex}.tmp")
     try:
-        partial.write_bytes(content)
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | memoryview) -> Path:
+    """Write `content` to `path`, whole or not at all."""
+    with written_whole(path) as partial:
+        partial.write_bytes(content)
     return path
+
+
+def file_stem(text: str) -> str:
+    """A name safe for any file system: words joined by underscores, at most 100 bytes."""
+    name = re.sub(r"[^\w-]+", "_", text).encode()[:100].decode(errors="ignore")
+    return name.strip("_") or "untitled"
 
 
 def shipped_file(name: str) -> Path:

@@ -9,6 +9,7 @@ import soundfile as sf
 import torch
 
 from mge_plugin import cli
+from mge_plugin.cli import console
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
@@ -101,8 +102,8 @@ def test_samples_that_are_no_numbers_are_an_error_and_not_a_file(mge, tiny, tmp_
 
 
 def test_an_error_of_several_lines_is_told_in_one():
-    assert cli._sentence(ValueError("one\n  two\n")) == "one two"
-    assert cli._sentence(ValueError()) == "ValueError"
+    assert console._sentence(ValueError("one\n  two\n")) == "one two"
+    assert console._sentence(ValueError()) == "ValueError"
 
 
 def test_the_traceback_is_there_for_who_asks(monkeypatch):

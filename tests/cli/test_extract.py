@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from mge_plugin import cli
+from mge_plugin.files import file_stem
 
 RATE, WINDOW, HOP = 16000, 2048, 1536  # of the tiny model, in Hz and samples
 PROMPT = "the sound of the bass"
@@ -140,7 +140,7 @@ def test_names_in_any_script_and_of_any_length_make_file_names(extract, tmp_path
     [("a/b: c?", "a_b_c"), ("../..", "untitled"), ("", "untitled"), ("é" * 99, "é" * 50)],
 )
 def test_a_file_stem_is_safe_on_any_file_system(text, name):
-    assert cli.file_stem(text) == name
+    assert file_stem(text) == name
 
 
 def test_nothing_but_the_result_is_written(mge, tiny, tmp_path, recwarn, write_song):
