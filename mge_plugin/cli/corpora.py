@@ -1,11 +1,13 @@
-"""`mge minislakh`: corpora on disk."""
+"""`mge minislakh`, `mge index`: corpora on disk."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mge_plugin.cli.app import app
+from mge_plugin.cli.console import complain
 from mge_plugin.cli.options import Seed
 
 
@@ -21,3 +23,26 @@ def minislakh(
     from mge_plugin.data.minislakh import write_corpus
 
     typer.echo(f"Wrote {write_corpus(out, songs, seconds, seed, workers=workers)}")
+
+
+@app.command()
+def index(
+    dataset_config: Annotated[Path, typer.Argument(help="A dataset config.")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write it as JSON too.")] = None,
+) -> None:
+    """Say what a dataset config finds: songs, hours, stems a label, what is left out and why."""
+    from mge_plugin.data.corpora.configured import index_config
+    from mge_plugin.data.corpora.summary import summarize, table
+    from mge_plugin.files import write_file
+
+    corpora, problems = index_config(dataset_config)
+    summaries = [summarize(corpus) for corpus in corpora]
+    for line in (line for summary in summaries for line in table(summary)):
+        typer.echo(line.encode(errors="backslashreplace").decode())
+    for problem in problems:
+        complain(f"problem: {problem}")
+    if json_out is not None:
+        text = json.dumps({"corpora": summaries, "problems": problems}, indent=4)
+        write_file(json_out, text.encode())
+    if problems:
+        raise typer.Exit(1)

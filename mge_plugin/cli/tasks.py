@@ -8,7 +8,7 @@ import typer
 
 from mge_plugin.cli.app import app
 from mge_plugin.cli.console import sampling_progress, without_chatter
-from mge_plugin.cli.options import CfgScale, Ckpt, Device, ModelConfig, Out, Seed, Steps
+from mge_plugin.cli.options import CfgScale, Ckpt, Device, ModelConfig, Out, Refine, Seed, Steps
 
 if TYPE_CHECKING:
     from mge_plugin.inference.pipeline import Pipeline, Result
@@ -23,6 +23,7 @@ def extract(
     out: Out = Path("."),
     steps: Steps = 250,
     cfg_scale: CfgScale = 2.0,
+    refine: Refine = "auto",
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -31,7 +32,7 @@ def extract(
     from mge_plugin.inference.request import Sampling, check_prompt
 
     check_prompt(prompt)
-    sampling = Sampling(steps, cfg_scale, seed)
+    sampling = Sampling(steps, cfg_scale, seed, refine=refine)
     audio, sample_rate = read_audio(song)
     pipeline = _open(model_config, ckpt, device, out)
     with sampling_progress(pipeline.calls(audio.shape[1] / sample_rate, sampling)) as callback:

@@ -17,7 +17,8 @@ from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.audio import fit_length, resample, rms_db, to_channels
 from mge_plugin.inference.ddim import Callback
 from mge_plugin.inference.denoise import denoise_tracks
-from mge_plugin.inference.request import Sampling, check_prompt, check_seconds
+from mge_plugin.inference.refine import refine
+from mge_plugin.inference.request import Sampling, check_prompt, check_seconds, refines
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.inference.tasks import TASKS, Task
 from mge_plugin.inference.windows import Windows
@@ -85,15 +86,21 @@ class Pipeline:
         """The source that `prompt` names in a mixture (channels, samples), and the residual.
 
         Both have the mixture's rate, channels and length; source + residual is the mixture. Where
-        the mixture is silent for a whole window, so is the source.
+        the mixture is silent for a whole window, so is the source. What the model makes becomes a
+        mask on the mixture (`mge_plugin.inference.refine`) if the mixture has a higher rate or more
+        channels than the model, or as `sampling.refine` says.
         """
         sampling = sampling or Sampling()
         check_prompt(prompt)
         _check_audio(audio)
         given = resample(to_channels(audio, self.channels), sample_rate, self.sample_rate)
         source = self._sample(TASKS["extract"], prompt, given, given.shape[1], sampling, callback)
-        source = fit_length(resample(source, self.sample_rate, sample_rate), audio.shape[1])
-        source = to_channels(source, audio.shape[0])
+        if refines(sampling, sample_rate, len(audio), (self.sample_rate, self.channels)):
+            estimates = [source, given - source]
+            source, _ = refine(audio, sample_rate, estimates, self.sample_rate)
+        else:
+            source = fit_length(resample(source, self.sample_rate, sample_rate), audio.shape[1])
+            source = to_channels(source, audio.shape[0])
         made = {"source": source, "residual": audio - source}
         return Result(made, sample_rate, _info("extract", prompt, sampling, made))
 

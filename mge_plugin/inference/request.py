@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 MAX_SEED = 2**63 - 1  # the largest that torch's generators take on every device
+REFINEMENTS = ("auto", "mask", "none")
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class Sampling:
     cfg_scale: float = 2.0
     seed: int = 0
     window_batch: int = 4  # windows denoised together: bounds memory
+    refine: str = "auto"  # "mask" filters the input, "none" gives what the model made
 
     def __post_init__(self) -> None:
         for name in ("steps", "window_batch"):
@@ -21,8 +23,19 @@ class Sampling:
                 raise ValueError(f"{name}: expected 1 or more, found {getattr(self, name)}")
         if not math.isfinite(self.cfg_scale):
             raise ValueError(f"cfg_scale: expected a finite number, found {self.cfg_scale}")
+        if self.refine not in REFINEMENTS:
+            raise ValueError(
+                f"refine: expected one of {', '.join(REFINEMENTS)}, found {self.refine!r}"
+            )
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed: expected 0 to {MAX_SEED}, found {self.seed}")
+
+
+def refines(sampling: Sampling, sample_rate: int, channels: int, model: tuple[int, int]) -> bool:
+    """Whether to filter the input: "auto" does if it exceeds the model (its rate, channels)."""
+    if sampling.refine == "auto":
+        return sample_rate > model[0] or channels > model[1]
+    return sampling.refine == "mask"
 
 
 def check_prompt(prompt: str | None) -> None:

@@ -126,6 +126,7 @@ def test_a_json_file_says_how_it_was_made(extract, tiny, tmp_path, write_song):
         "cfg_scale": 1.5,
         "seed": 5,
         "window_batch": 4,
+        "refine": "auto",
     }
 
 

@@ -5,6 +5,7 @@ import pytest
 from torch import nn
 
 from mge_plugin.inference.pipeline import Pipeline, Sampling, pick
+from mge_plugin.inference.request import refines
 
 
 class Silent(nn.Module):
@@ -55,11 +56,27 @@ def test_audio_that_cannot_be_a_mixture_is_refused(pipeline, audio, wrong):
         ({"window_batch": 0}, "window_batch: expected 1 or more, found 0"),
         ({"cfg_scale": float("inf")}, "cfg_scale: expected a finite number, found inf"),
         ({"seed": -1}, "seed: expected 0 to"),
+        ({"refine": "yes"}, "refine: expected one of auto, mask, none, found 'yes'"),
     ],
 )
 def test_a_sampling_that_cannot_be_is_refused(options, wrong):
     with pytest.raises(ValueError, match=wrong):
         Sampling(**options)
+
+
+@pytest.mark.parametrize(
+    ("refine", "rate", "channels", "expected"),
+    [
+        ("auto", 16000, 1, False),
+        ("auto", 8000, 1, False),
+        ("auto", 44100, 1, True),
+        ("auto", 16000, 2, True),
+        ("mask", 16000, 1, True),
+        ("none", 44100, 2, False),
+    ],
+)
+def test_a_song_with_more_than_the_model_has_is_refined(refine, rate, channels, expected):
+    assert refines(Sampling(refine=refine), rate, channels, (16000, 1)) == expected
 
 
 def test_a_device_is_one_that_is_here():
