@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mge_plugin.data.audio import read_audio, resample
+from mge_plugin.data.corpora.config import CorpusConfig
+from mge_plugin.data.corpora.index import read_corpus
 from mge_plugin.data.minislakh import write_corpus
-from mge_plugin.data.slakh import read_slakh
-from mge_plugin.data.songs import IndexReport
 from mge_plugin.data.triplets import Format, Window, draw_window, make_triplet
 
 FORMAT = Format(sample_rate=16000, samples=163840, channels=1)
@@ -46,7 +46,7 @@ def main() -> None:
     """Write a corpus, read it both ways, print a table."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = write_corpus(Path(folder) / "corpus", SONGS, SECONDS, seed=0, progress=False)
-        songs = read_slakh(corpus, "train", IndexReport())
+        songs = read_corpus(CorpusConfig("corpus", str(corpus))).songs
         rng = np.random.default_rng(0)
         windows = [draw_window(songs[i % len(songs)], FORMAT, rng) for i in range(WINDOWS)]
         whole, seeking = rate(by_decoding_whole_stems, windows), rate(by_seeking, windows)

@@ -91,7 +91,7 @@ say "$venv" "installing by $1, several GB, which takes some minutes"
 rm -f "$installed"
 pip install --quiet --constraint "$1" pip setuptools
 pip install --constraint "$1" --build-constraint constraints/build.txt \
-    --editable ".[train,ui,minislakh,test]"
+    --editable ".[train,ui,minislakh,musdb,test]"
 pip install --constraint "$1" --no-deps tinysoundfont
 fingerprint >"$installed"
 say "$venv" "installed in $(($(date +%s) - start)) s"

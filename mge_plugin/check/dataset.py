@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mge_plugin.check.values import Config, as_list, at, problems_of
@@ -9,7 +10,7 @@ from mge_plugin.config import choose, found, parse_section
 from mge_plugin.registry import is_our_dataset
 
 if TYPE_CHECKING:
-    from mge_plugin.data.dataset import CorpusConfig
+    from mge_plugin.data.corpora.config import CorpusConfig
 
 FOLDER_TYPES = ("audio_dir", "pre_encoded")  # of SAT, its datasets are local folders
 OTHER_TYPES = ("wds", "s3")  # of SAT, its datasets may be anywhere
@@ -21,23 +22,27 @@ def check_dataset(config: Config) -> list[str]:
 
 
 def _check_triplets(config: Config) -> Iterator[str]:
-    from mge_plugin.data.dataset import DATASET_TYPES, CorpusConfig, TripletsConfig
+    from mge_plugin.data.corpora.cache import AUTO, cache_folder
+    from mge_plugin.data.corpora.config import CorpusConfig
+    from mge_plugin.data.dataset import DATASET_TYPES, TripletsConfig
 
     if wrong := problems_of(choose, "dataset_type", config["dataset_type"], DATASET_TYPES):
         yield from wrong
         return
     yield from problems_of(parse_section, TripletsConfig, config, "dataset config")
+    folder = config.get("index_cache", AUTO)
+    folder = cache_folder(folder) if isinstance(folder, str) else None
     for entry in as_list(config.get("datasets")):
         if not problems_of(parse_section, CorpusConfig, entry, ""):
-            yield from _check_corpus(parse_section(CorpusConfig, entry, ""))
+            yield from _check_corpus(parse_section(CorpusConfig, entry, ""), folder)
 
 
-def _check_corpus(corpus: "CorpusConfig") -> Iterator[str]:
+def _check_corpus(corpus: "CorpusConfig", cache: Path | None) -> Iterator[str]:
     """Read the songs of one corpus alone: what is wrong with it must not hide the next."""
-    from mge_plugin.data.dataset import TripletsConfig, index_songs
+    from mge_plugin.data.corpora.index import index_corpora
 
     try:
-        index_songs(TripletsConfig("mge_triplets", (corpus,)))
+        index_corpora([corpus], cache)
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ~user of no user
         yield f"datasets: {corpus.id}: {error}"
 

@@ -1,45 +1,63 @@
-"""Audio files in and out, always float32 (channels, samples), always through soundfile."""
+"""Audio files in and out, always float32 (channels, samples).
+
+soundfile reads and writes them; audio streams of MP4 files are decoded by PyAV (containers.py).
+"""
 
 import io
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 import soxr
 
+from mge_plugin.data import containers
+from mge_plugin.data.errors import AudioError
 from mge_plugin.files import write_file
+
+__all__ = [
+    "AudioError",
+    "audio_info",
+    "fit_length",
+    "read_audio",
+    "read_window",
+    "resample",
+    "rms_db",
+    "to_channels",
+    "write_wav",
+]
 
 logger = logging.getLogger(__name__)
 
 UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
+GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
+BLOCK = 65_536  # samples decoded at a time where only their number counts
 SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; a header that says otherwise is damaged
 
 
-class AudioError(ValueError):
-    """A file that cannot be used as audio; the message names it and says what is wrong.
+def audio_info(path: Path, stream: int | None = None) -> tuple[int, int]:
+    """Sample rate and number of samples from the header; one that makes no sense raises.
 
-    `path` is optional since a DataLoader rebuilds its workers' errors from the message alone.
+    `stream` is the audio stream's number in an MP4 file. An MP3's header may only guess: where its
+    last sample cannot be read, the samples are counted by decoding.
     """
-
-    def __init__(self, reason: str, path: Path | None = None) -> None:
-        super().__init__(reason if path is None else f"{path}: {reason}")
-        self.path = path
-
-
-def audio_info(path: Path) -> tuple[int, int]:
-    """Sample rate and number of samples from the header; one that makes no sense raises."""
+    if containers.is_container(path):
+        return containers.stream_info(path, stream or 0)
     with _open(path) as file:
-        return file.samplerate, file.frames
+        return file.samplerate, _count(file) if file.format in GUESSES else file.frames
 
 
-def read_audio(path: Path) -> tuple[np.ndarray, int]:
+def read_audio(path: Path, stream: int | None = None) -> tuple[np.ndarray, int]:
     """A whole file as (channels, samples) and its sample rate; NaN or Inf samples raise.
 
     Of a cut MP3 this is what is left; its header's length is only a guess.
     """
+    if containers.is_container(path):
+        rate, frames = containers.stream_info(path, stream or 0)
+        return containers.read_stream(path, 0, frames, stream or 0), rate
     with _open(path) as file:
         audio, expected, sample_rate = _read(path, file, file.frames), file.frames, file.samplerate
     if not audio.size:
@@ -49,17 +67,20 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     return audio, sample_rate
 
 
-def read_window(path: Path, start: int, frames: int) -> np.ndarray:
+def read_window(path: Path, start: int, frames: int, stream: int | None = None) -> np.ndarray:
     """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames)."""
+    if containers.is_container(path):
+        return containers.read_stream(path, start, frames, stream or 0)
     with _open(path) as file:
         begin, end = (min(max(x, 0), file.frames) for x in (start, start + frames))
         window = np.zeros((file.channels, frames), dtype=np.float32)
         if begin < end:
             file.seek(begin)
             audio = _read(path, file, end - begin)
-            if audio.shape[1] < end - begin:
-                raise AudioError(f"only {audio.shape[1]} of {end - begin} samples read", path)
-            window[:, begin - start : end - start] = audio
+            read = audio.shape[1]
+            if begin + read < min(end, file.frames - GUESSES.get(file.format, 0)):
+                raise AudioError(f"only {read} of {end - begin} samples read", path)
+            window[:, begin - start : begin - start + read] = audio
     return window
 
 
@@ -116,7 +137,8 @@ def _open(path: Path) -> Iterator[sf.SoundFile]:
     if path.suffix.lower() == ".raw":
         raise AudioError("raw samples have no header, convert them to WAV or FLAC", path)
     try:
-        with sf.SoundFile(str(path)) as file:
+        # bytes, since soundfile cannot encode a name that is no UTF-8; Windows has no such names
+        with sf.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as file:
             _check_header(path, file)
             yield file
     except (sf.LibsndfileError, OSError) as error:
@@ -130,6 +152,16 @@ def _check_header(path: Path, file: sf.SoundFile) -> None:
         raise AudioError("the header does not say how many samples follow", path)
     if file.samplerate not in SAMPLE_RATES:
         raise AudioError(f"the header says {file.samplerate} samples a second", path)
+
+
+def _count(file: sf.SoundFile) -> int:
+    """Samples that are really there: those of the header if its last one can be read."""
+    with suppress(sf.LibsndfileError):  # of a file cut off, seeking beyond the cut may fail
+        file.seek(file.frames - 1)
+        if len(file.read(1)):
+            return file.frames
+    file.seek(0)
+    return sum(len(block) for block in file.blocks(BLOCK, dtype="float32"))
 
 
 def _read(path: Path, file: sf.SoundFile, frames: int) -> np.ndarray:

@@ -1,9 +1,8 @@
 """Triplets from multi-track corpora in SAT's form: `dataset_type: "mge_triplets"`."""
 
-import difflib
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from mge_plugin.config import ConfigError, choose, parse_section
 from mge_plugin.data.audio import AudioError
+from mge_plugin.data.corpora.cache import AUTO, cache_folder
+from mge_plugin.data.corpora.config import CorpusConfig, check_weights
+from mge_plugin.data.corpora.index import Corpus, index_corpora
+from mge_plugin.data.order import SongOrder
 from mge_plugin.data.sampler import ItemSampler
-from mge_plugin.data.slakh import read_slakh
-from mge_plugin.data.songs import IndexReport, Song
+from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import Format, Triplet, draw_window, make_triplet
 from mge_plugin.prompts import label_prompt
 from mge_plugin.tracks import Track
@@ -26,18 +28,6 @@ logger = logging.getLogger(__name__)
 
 MAX_BROKEN = 20  # windows in a row that cannot be read before giving up
 MAX_SEED = 2**32 - 1
-READERS: dict[str, Callable[[Path, str, IndexReport], list[Song]]] = {"slakh": read_slakh}
-
-
-@dataclass(frozen=True)
-class CorpusConfig:
-    """One entry of `datasets`."""
-
-    id: str
-    path: str
-    type: Literal["slakh"] = "slakh"
-    split: str = "train"
-    labels: tuple[str, ...] | None = None  # keep only stems so labelled (S_A of the paper)
 
 
 @dataclass(frozen=True)
@@ -50,10 +40,13 @@ class TripletsConfig:
     silence_db: float = -60.0  # a source window below this RMS counts as silent, dBFS
     epoch_items: int | None = None  # triplets an epoch; by default one a window of every song
     drop_last: bool = True
+    index_cache: str | None = AUTO  # folder that keeps the song index; null reads it every time
 
     def __post_init__(self) -> None:
         if not self.datasets:
             raise ConfigError("datasets: expected one corpus or more, found none")
+        if problems := check_weights(self.datasets):
+            raise ConfigError(*problems)
         if not 0 <= self.seed <= MAX_SEED:
             raise ConfigError(f"seed: expected 0 to {MAX_SEED}, found {self.seed}")
         if self.epoch_items is not None and self.epoch_items < 1:
@@ -67,13 +60,14 @@ class TripletDataset(Dataset):
     song, the source and the offset, on any machine and with any number of workers.
     """
 
-    def __init__(self, songs: list[Song], form: Format, seed: int, size: int | None = None):
-        self.songs = songs
+    def __init__(
+        self, corpora: Sequence[Corpus], form: Format, seed: int, size: int | None = None
+    ) -> None:
+        self.songs = [song for corpus in corpora for song in corpus.songs]
         self.form = form
         self.seed = seed
-        windows = [max(1, song.samples(form.sample_rate) // form.samples) for song in songs]
-        self.song_of_window = np.repeat(np.arange(len(songs)), windows)
-        self.size = size or len(self.song_of_window)
+        self.order = song_order(corpora, form, seed)
+        self.size = size or len(self.order)
         self.broken: dict[Path | None, str] = {}  # path -> what is wrong with it
 
     def __len__(self) -> int:
@@ -93,7 +87,7 @@ class TripletDataset(Dataset):
 
     def _candidates(self, item: int) -> Iterator[Song]:
         """The song of the item, then those whose windows stand in for it if it is broken."""
-        yield self.songs[self.song_of_window[item % len(self.song_of_window)]]
+        yield self.songs[self.order.song(item)]
         rng = np.random.default_rng([self.seed, item, MAX_BROKEN])
         for number in np.resize(rng.permutation(len(self.songs)), MAX_BROKEN - 1):
             yield self.songs[number]
@@ -106,6 +100,7 @@ class TripletDataset(Dataset):
             "prompt": {track.label: label_prompt(sounding) for track, sounding in labels.items()},
             "labels": {track.label: list(triplet.labels[track]) for track in Track},
             "path": str(window.song.path),
+            "mixture_only": window.song.mixture_only,
             "source": str(window.source.path),
             "seconds_start": window.start / form.sample_rate,
             "seconds_total": window.song.seconds,
@@ -119,37 +114,17 @@ class TripletDataset(Dataset):
             logger.warning("left out, another window stands in: %s", error)
 
 
-def index_songs(config: TripletsConfig) -> list[Song]:
-    """Read every corpus of the config; say what was left out; nothing usable is an error."""
-    songs = []
-    for corpus in config.datasets:
-        report = IndexReport()
-        found = READERS[corpus.type](Path(corpus.path).expanduser(), corpus.split, report)
-        songs += _keep_labels(found, corpus, report)
-        report.log(corpus.id)
-    return songs
+def song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder:
+    """The order of songs by their windows of the model's length, and by weights if there are any.
 
-
-def _keep_labels(songs: list[Song], corpus: CorpusConfig, report: IndexReport) -> list[Song]:
-    """Only the stems that the corpus is asked for, and only songs with 2 of them or more."""
-    if corpus.labels is None:
-        return songs
-    known = sorted({stem.label for song in songs for stem in song.stems})
-    for label in sorted(set(corpus.labels).difference(known)):
-        nearest = difflib.get_close_matches(label, known, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"found: {', '.join(known)}"
-        report.note(corpus.path, f"labels: no stem is labelled {label!r}, {hint}")
-    kept = []
-    for song in songs:
-        stems = tuple(stem for stem in song.stems if stem.label in corpus.labels)
-        if len(stems) > 1:
-            kept.append(replace(song, stems=stems))
-        else:
-            report.leave_out(song.path, "song with fewer than 2 stems of the labels asked for")
-    if not kept:
-        reasons = "; ".join(report.lines())
-        raise ConfigError(f"datasets: {corpus.id!r} has no song left by its labels: {reasons}")
-    return kept
+    A song shorter than a window has one.
+    """
+    windows = [
+        np.array([max(1, s.samples(form.sample_rate) // form.samples) for s in corpus.songs])
+        for corpus in corpora
+    ]
+    weights = [corpus.config.weight for corpus in corpora]
+    return SongOrder(windows, None if None in weights else weights, seed)
 
 
 def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> tuple[Tensor, list[dict[str, Any]]]:
@@ -176,7 +151,8 @@ def create_triplet_dataloader(
         raise ConfigError(f"dataset type mge_triplets does not support {sorted(asked)}")
     config = parse_section(TripletsConfig, dataset_config, "dataset config")
     form = Format(sample_rate, sample_size, audio_channels, config.silence_db)
-    dataset = TripletDataset(index_songs(config), form, config.seed, config.epoch_items)
+    corpora = index_corpora(config.datasets, cache_folder(config.index_cache))
+    dataset = TripletDataset(corpora, form, config.seed, config.epoch_items)
     if config.drop_last and len(dataset) < batch_size:
         raise ConfigError(
             f"dataset config: {len(dataset)} windows of {sample_size / sample_rate:.2f} s "

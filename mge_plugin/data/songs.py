@@ -8,13 +8,13 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Stem:
-    """One instrument's file."""
+class Part:
+    """One audio file, or one audio stream of one, that belongs to a stem."""
 
-    label: str  # the instrument in words, as prompts say it
     path: Path
     sample_rate: int  # Hz
     num_frames: int  # samples a channel
+    stream: int | None = None  # audio stream of a container such as .stem.mp4
 
     @property
     def seconds(self) -> float:
@@ -22,13 +22,43 @@ class Stem:
 
 
 @dataclass(frozen=True)
+class Stem:
+    """One instrument: the sum of its parts, which may differ in rate and length."""
+
+    label: str  # the instrument in words, as prompts say it
+    parts: tuple[Part, ...]
+    queryable: bool = True  # may be the asked source; `other` and unknown instruments may not
+
+    @property
+    def path(self) -> Path:
+        """The first part's file."""
+        return self.parts[0].path
+
+    @property
+    def seconds(self) -> float:
+        """Length of the longest part; shorter ones are silent after their end."""
+        return max(part.seconds for part in self.parts)
+
+
+@dataclass(frozen=True)
 class Song:
-    """A folder of stems that sum to the mixture."""
+    """Stems that sum to the mixture; a mixture-only song has one, the mixture itself."""
 
     id: str
     path: Path
     split: str
     stems: tuple[Stem, ...]
+    mixture_only: bool = False
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Those of all stems."""
+        return tuple(part for stem in self.stems for part in stem.parts)
+
+    @property
+    def sources(self) -> tuple[Stem, ...]:
+        """The stems that may be asked for."""
+        return tuple(stem for stem in self.stems if stem.queryable)
 
     @property
     def seconds(self) -> float:
@@ -37,7 +67,7 @@ class Song:
 
     def samples(self, sample_rate: int) -> int:
         """The same length in whole samples at `sample_rate`."""
-        return max(stem.num_frames * sample_rate // stem.sample_rate for stem in self.stems)
+        return max(part.num_frames * sample_rate // part.sample_rate for part in self.parts)
 
 
 @dataclass
@@ -54,6 +84,12 @@ class IndexReport:
     def note(self, where: Path | str, what: str) -> None:
         """Note something that its owner should know, though it is used."""
         self.odd.setdefault(what, []).append(str(where))
+
+    def merge(self, other: "IndexReport") -> None:
+        """Add what another report says after what this one says."""
+        for mine, theirs in ((self.left_out, other.left_out), (self.odd, other.odd)):
+            for reason, places in theirs.items():
+                mine.setdefault(reason, []).extend(places)
 
     def lines(self) -> list[str]:
         """One line a reason, with the first place as an example."""

@@ -73,11 +73,12 @@ class Span:
 
 
 def draw_window(song: Song, form: Format, rng: np.random.Generator) -> Window:
-    """Choose the source uniformly over stems, then up to 10 offsets until it sounds.
+    """Choose the source uniformly over those that may be, then up to 10 offsets until it sounds.
 
     If it never does, the last offset stands: a song may rest.
     """
-    source = song.stems[rng.integers(len(song.stems))]
+    choices = song.sources or song.stems  # of a mixture alone nothing can be asked
+    source = choices[rng.integers(len(choices))]
     last_start = max(0, song.samples(form.sample_rate) - form.samples)
     for _ in range(MAX_TRIES):
         window = Window(song, source, int(rng.integers(last_start + 1)))
@@ -88,17 +89,21 @@ def draw_window(song: Song, form: Format, rng: np.random.Generator) -> Window:
 
 
 def make_triplet(window: Window, form: Format) -> Triplet:
-    """Read every stem by seeking; sums are float32 and never clipped."""
-    audio = np.empty((NUM_TRACKS, form.channels, form.samples), dtype=np.float32)
+    """Read every stem by seeking; sums are float32 and never clipped.
+
+    Of a mixture-only song, source (silence) and submixture (the mixture) mean nothing.
+    """
+    audio = np.zeros((NUM_TRACKS, form.channels, form.samples), dtype=np.float32)
     sums: dict[Track, dict[int, np.ndarray]] = {Track.SUBMIXTURE: {}, Track.SOURCE: {}}
     labels = defaultdict(set)
     for stem in window.song.stems:
-        track = Track.SOURCE if stem == window.source else Track.SUBMIXTURE
-        samples, sounds = _read(stem, window.start, form)
-        if sounds:
+        asked = stem == window.source and not window.song.mixture_only
+        track = Track.SOURCE if asked else Track.SUBMIXTURE
+        by_rate, sounds = _read(stem, window.start, form)
+        if sounds and not window.song.mixture_only:
             labels[track].add(stem.label)
-        by_rate = sums[track]
-        by_rate[stem.sample_rate] = by_rate.get(stem.sample_rate, 0) + samples
+        for rate, samples in by_rate.items():
+            sums[track][rate] = sums[track].get(rate, 0) + samples
     for track, by_rate in sums.items():
         audio[track] = sum(_cut(s, rate, window.start, form) for rate, s in by_rate.items())
     audio[Track.MIXTURE] = audio[Track.SUBMIXTURE] + audio[Track.SOURCE]
@@ -106,11 +111,20 @@ def make_triplet(window: Window, form: Format) -> Triplet:
     return Triplet(window, audio, {track: tuple(sorted(labels[track])) for track in Track})
 
 
-def _read(stem: Stem, start: int, form: Format) -> tuple[np.ndarray, bool]:
-    """The window's span at the stem's rate (channels, samples), and whether the window sounds."""
-    span = Span.of(stem.sample_rate, start, form)
-    samples = to_channels(read_window(stem.path, span.first, span.frames), form.channels)
-    return samples, rms_db(samples[:, span.window]) > form.silence_db
+def _read(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarray], bool]:
+    """The window's span of a stem, summed by rate, and whether the window sounds.
+
+    By rate in Hz: (channels, samples). Of rates that differ, one that sounds is enough.
+    """
+    by_rate: dict[int, np.ndarray] = {}
+    for part in stem.parts:
+        span = Span.of(part.sample_rate, start, form)
+        samples = read_window(part.path, span.first, span.frames, part.stream)
+        samples = to_channels(samples, form.channels)
+        by_rate[part.sample_rate] = by_rate.get(part.sample_rate, 0) + samples
+    windows = {rate: Span.of(rate, start, form).window for rate in by_rate}
+    levels = [rms_db(by_rate[rate][:, window]) for rate, window in windows.items()]
+    return by_rate, max(levels) > form.silence_db
 
 
 def _cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from mge_plugin import registry
 from mge_plugin.data.audio import fit_length, read_audio, write_wav
+from mge_plugin.data.corpora.config import CorpusConfig
+from mge_plugin.data.corpora.index import read_corpus
 from mge_plugin.data.minislakh import write_corpus
-from mge_plugin.data.slakh import read_slakh
-from mge_plugin.data.songs import IndexReport, Song
+from mge_plugin.data.songs import Song
 from mge_plugin.demo import toy
 from mge_plugin.demo.page import Extraction, write_demo_page
 from mge_plugin.inference.pipeline import Pipeline, Sampling, load, pick
@@ -113,7 +114,7 @@ def _one_cycle(rate: float, steps: int) -> dict[str, Any]:
 
 def held_out_song(corpus: Path) -> Song:
     """The test song that has most of the instruments asked for."""
-    songs = read_slakh(corpus, "test", IndexReport())
+    songs = read_corpus(CorpusConfig("demo", str(corpus), split="test")).songs
     return max(songs, key=lambda song: len({s.label for s in song.stems} & set(INSTRUMENTS)))
 
 

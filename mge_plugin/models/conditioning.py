@@ -9,42 +9,89 @@ from stable_audio_tools.models.conditioners import Conditioner, MultiConditioner
 from torch import Tensor
 
 from mge_plugin.config import ConfigError, choose, parse_section
+from mge_plugin.models.clap import ClapConfig, ClapEmbedder
 from mge_plugin.models.hashed_words import HashedWords
-from mge_plugin.prompts import track_texts
+from mge_plugin.prompts import TrackPrompt, track_prompts
 from mge_plugin.tracks import NUM_TRACKS
 
 
-class TextEmbedder(Protocol):
-    """What a conditioner needs: texts in, unit vectors (texts, width) out."""
+class Embedder(Protocol):
+    """What a conditioner needs: texts in, unit vectors (texts, width) out.
+
+    One that hears too has `embed_audio`, from pairs (audio, sample rate), see ClapEmbedder.
+    """
 
     def embed_text(self, texts: Sequence[str]) -> Tensor: ...
 
 
-def drop_tracks(embeddings: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Zero each track's embedding by itself with `probability` (training for guidance); b k d."""
-    uniform = torch.rand(embeddings.shape[:2], generator=generator, device=generator.device)
-    kept = (uniform >= probability).to(embeddings)
-    return embeddings * kept[:, :, None]
-
-
 class TrackConditioner(Conditioner):
-    """Prompts to embeddings (b, k, width), in SAT's conditioner form."""
+    """Prompts (see `mge_plugin.prompts`) to embeddings (b, k, width), in SAT's conditioner form.
 
-    def __init__(self, embedder: TextEmbedder, width: int) -> None:
+    With a text and an audio example the embedding is their convex mix (paper, section E.3),
+    text_weight x text + (1 - text_weight) x audio, which is not scaled to length 1 again.
+    """
+
+    def __init__(self, embedder: Embedder, width: int) -> None:
         super().__init__(width, width)
         self.embedder = embedder
 
+    @property
+    def hears(self) -> bool:
+        """Whether audio can be embedded, not only text."""
+        return hasattr(self.embedder, "embed_audio")
+
     def forward(self, prompts: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Embeddings (b, k, width) and a mask (b, k), 1 where a track has a prompt."""
-        embeddings = torch.zeros(len(prompts), NUM_TRACKS, self.output_dim)
-        mask = torch.zeros(len(prompts), NUM_TRACKS)
-        entries = [(i, k, s) for i, p in enumerate(prompts) for k, s in track_texts(p).items()]
-        if entries:
-            embedded = self.embedder.embed_text([text for *_, text in entries]).float().cpu()
-            for (i, track, _), embedding in zip(entries, embedded, strict=True):
-                embeddings[i, track] = embedding
-                mask[i, track] = 1.0
-        return embeddings.to(device), mask.to(device)
+        embeddings = torch.zeros(len(prompts), NUM_TRACKS, self.output_dim, device=device)
+        mask = embeddings.new_zeros(embeddings.shape[:2])
+        asked = {
+            (item, track): track_prompt
+            for item, prompt in enumerate(prompts)
+            for track, track_prompt in track_prompts(prompt).items()
+        }
+        texts, examples = self._embed_texts(asked, device), self._embed_examples(asked, device)
+        for place, prompt in asked.items():
+            embeddings[place] = _mix(texts.get(place), examples.get(place), prompt.text_weight)
+            mask[place] = 1.0
+        return embeddings, mask
+
+    def _embed_texts(
+        self, asked: Mapping[Any, TrackPrompt], device: torch.device | str
+    ) -> dict[Any, Tensor]:
+        """By place, (width,); one call for all."""
+        texts = {place: prompt.text for place, prompt in asked.items() if prompt.has_text}
+        if not texts:
+            return {}
+        embedded = self.embedder.embed_text(list(texts.values())).to(device)
+        return dict(zip(texts, embedded, strict=True))
+
+    def _embed_examples(
+        self, asked: Mapping[Any, TrackPrompt], device: torch.device | str
+    ) -> dict[Any, Tensor]:
+        """By place, (width,); one call for those that are not embedded yet."""
+        ready = {
+            place: prompt.embedding.float().to(device)
+            for place, prompt in asked.items()
+            if prompt.embedding is not None
+        }
+        audio = {
+            place: (p.audio, p.sample_rate)
+            for place, p in asked.items()
+            if p.audio is not None and place not in ready
+        }
+        if audio and not self.hears:
+            kind = type(self.embedder).__name__
+            raise ValueError(f"{kind} embeds texts only; an audio example needs type mge_clap")
+        if not audio:
+            return ready
+        embedded = self.embedder.embed_audio(list(audio.values())).to(device)
+        return ready | dict(zip(audio, embedded, strict=True))
+
+
+def _mix(text: Tensor | None, example: Tensor | None, text_weight: float) -> Tensor:
+    if text is None or example is None:
+        return example if text is None else text
+    return text_weight * text + (1 - text_weight) * example
 
 
 @dataclass(frozen=True)
@@ -52,16 +99,16 @@ class ConditionerConfig:
     """One entry of `model.conditioning.configs`."""
 
     id: str  # the key of the prompts in a batch's metadata
-    type: str
-    config: dict = field(default_factory=dict)
+    type: str  # mge_clap or mge_hashed_words
+    config: dict = field(default_factory=dict)  # the type's own options
 
 
 @dataclass(frozen=True)
 class ConditioningConfig:
     """`model.conditioning`."""
 
-    configs: tuple[ConditionerConfig, ...]
-    cond_dim: int  # width of every embedding
+    configs: tuple[ConditionerConfig, ...]  # the conditioners
+    cond_dim: int  # width of every embedding; paper: 512
 
     def __post_init__(self) -> None:
         ids = [entry.id for entry in self.configs]
@@ -76,12 +123,21 @@ class HashedWordsConfig:
     """`config` of the conditioner type `mge_hashed_words`: it has no options."""
 
 
-def _hashed_words(config: Mapping[str, Any], width: int, where: str) -> TextEmbedder:
+def _hashed_words(config: Mapping[str, Any], width: int, where: str) -> Embedder:
     parse_section(HashedWordsConfig, config, where)
     return HashedWords(width)
 
 
-CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], TextEmbedder]] = {
+def _clap(config: Mapping[str, Any], width: int, where: str) -> Embedder:
+    section = parse_section(ClapConfig, config, where)
+    if width != CLAP_WIDTH:
+        raise ConfigError(f"{where}: CLAP's embeddings are {CLAP_WIDTH} wide, cond_dim is {width}")
+    return ClapEmbedder(section)
+
+
+CLAP_WIDTH = 512
+CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], Embedder]] = {
+    "mge_clap": _clap,
     "mge_hashed_words": _hashed_words,
 }
 

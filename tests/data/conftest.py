@@ -12,8 +12,9 @@ import soundfile as sf
 import yaml
 from torch.utils.data import DataLoader
 
+from mge_plugin.data.corpora.config import CorpusConfig
+from mge_plugin.data.corpora.index import read_corpus
 from mge_plugin.data.dataset import create_mge_dataloader
-from mge_plugin.data.slakh import read_slakh
 from mge_plugin.data.songs import IndexReport, Song
 
 RATE = 16_000
@@ -76,8 +77,8 @@ class Slakh:
 
     def read(self, split: str = "train") -> tuple[list[Song], IndexReport]:
         """The index of a split and what the reader said of it."""
-        report = IndexReport()
-        return read_slakh(self.root, split, report), report
+        corpus = read_corpus(CorpusConfig("slakh", str(self.root), split=split))
+        return list(corpus.songs), corpus.report
 
     def config(self, labels: list[str] | None = None, **keys: Any) -> dict[str, Any]:
         """A dataset config of this corpus alone."""
@@ -172,3 +173,55 @@ def song_names() -> Callable[[DataLoader], list[str]]:
         return [Path(item["path"]).name for _, metadata in loader for item in metadata]
 
     return names
+
+
+def stereo_sines(count: int, samples: int, rate: int) -> np.ndarray:
+    """Stereo sines of different pitch, (count, 2, samples)."""
+    time = np.arange(samples) / rate
+    pitches = 110.0 * (1 + np.arange(2 * count)).reshape(count, 2, 1)
+    return (0.2 * np.sin(2 * np.pi * pitches * time)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def write_mp4() -> Callable[..., np.ndarray]:
+    """Write an MP4 of AAC streams of sines, (stream, 2, samples), with cover art if asked for."""
+    av = pytest.importorskip("av")
+
+    def encode(container, stream, frames) -> None:
+        for frame in [*frames, None]:
+            container.mux(stream.encode(frame))
+
+    def write(
+        path: Path,
+        streams: int = 5,
+        samples: int = 44_100,
+        rate: int = 44_100,
+        cover: bool = False,
+        codec: str = "aac",
+    ) -> np.ndarray:
+        audio = stereo_sines(streams, samples, rate)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w", format="mp4") as container:
+            video = container.add_stream("mjpeg", rate=1) if cover else None
+            if video:
+                video.width, video.height, video.pix_fmt = 16, 16, "yuvj420p"
+            sounds = [container.add_stream(codec, rate=rate, layout="stereo") for _ in audio]
+            if video:
+                picture = np.zeros((16, 16, 3), dtype=np.uint8)
+                encode(container, video, [av.VideoFrame.from_ndarray(picture, format="rgb24")])
+            for stream, samples_of in zip(sounds, audio, strict=True):
+                stream.bit_rate = 256_000
+                encode(container, stream, _frames(av, samples_of, rate))
+        return audio
+
+    return write
+
+
+def _frames(av, audio: np.ndarray, rate: int) -> list:
+    frames = []
+    for start in range(0, audio.shape[1], 1024):
+        block = np.ascontiguousarray(audio[:, start : start + 1024])
+        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts = rate, start
+        frames.append(frame)
+    return frames

@@ -3,7 +3,8 @@
 import pytest
 
 from mge_plugin.config import ConfigError, parse_section
-from mge_plugin.data.dataset import TripletsConfig, create_mge_dataloader, index_songs
+from mge_plugin.data.corpora.index import index_corpora
+from mge_plugin.data.dataset import TripletsConfig, create_mge_dataloader
 
 RATE = 16_000
 SAMPLES = 1000
@@ -57,7 +58,8 @@ def test_what_newer_versions_ask_is_taken_if_it_changes_nothing(corpus):
 
 
 def _index(slakh, **options):
-    return index_songs(parse_section(TripletsConfig, slakh.config(**options), "dataset config"))
+    config = parse_section(TripletsConfig, slakh.config(**options), "dataset config")
+    return [song for corpus in index_corpora(config.datasets) for song in corpus.songs]
 
 
 def test_labels_keep_the_stems_so_labelled_of_songs_that_have_two(corpus, slakh, noise, caplog):

@@ -1,8 +1,9 @@
 """Prompts: what a user or a label asks of each track."""
 
 import pytest
+import torch
 
-from mge_plugin.prompts import label_prompt, track_texts
+from mge_plugin.prompts import TrackPrompt, label_prompt, template_problems, track_prompts
 from mge_plugin.tracks import Track
 
 
@@ -25,11 +26,37 @@ def test_a_prompt_of_no_labels_is_an_error():
 
 
 def test_a_prompt_is_a_text_of_the_mixture_or_texts_by_track():
-    assert track_texts("a ballad") == {Track.MIXTURE: "a ballad"}
-    assert track_texts({"source": "bass", "submixture": None, "mixture": " "}) == {
-        Track.SOURCE: "bass"
+    assert track_prompts("a ballad") == {Track.MIXTURE: TrackPrompt("a ballad")}
+    assert track_prompts({"source": "bass", "submixture": None, "mixture": " "}) == {
+        Track.SOURCE: TrackPrompt("bass")
     }
-    assert track_texts(None) == track_texts({}) == {}
+    assert track_prompts(None) == track_prompts({}) == {}
+
+
+def test_a_track_is_asked_by_text_and_example():
+    audio = torch.zeros(1, 9)
+    prompt = {"text": "bass", "audio": audio, "sample_rate": 8, "text_weight": 0.25}
+    asked = track_prompts({"source": prompt})[Track.SOURCE]
+    assert (asked.text, asked.sample_rate, asked.text_weight) == ("bass", 8, 0.25)
+    assert asked.audio is audio
+    assert asked.has_text
+    assert asked.has_example
+    assert track_prompts({"source": asked})[Track.SOURCE] is asked
+    assert track_prompts({"source": {"embedding": torch.ones(2)}})[Track.SOURCE].has_example
+
+
+def test_a_label_goes_into_any_template():
+    assert label_prompt(["bass", "drums"], "{label}, solo") == "bass and drums, solo"
+    assert label_prompt("a {b} c", "{label} alone") == "a {b} c alone"
+
+
+def test_a_template_has_one_place_for_the_labels():
+    assert template_problems(["The sound of the {label}", "{label}"]) == []
+    assert template_problems(["bass", "{label} {label}"]) == [
+        "templates[0]: expected {label} once, found 'bass'",
+        "templates[1]: expected {label} once, found '{label} {label}'",
+    ]
+    assert template_problems([]) == ["templates: expected one or more, found none"]
 
 
 @pytest.mark.parametrize(
@@ -38,8 +65,12 @@ def test_a_prompt_is_a_text_of_the_mixture_or_texts_by_track():
         (["bass"], TypeError, "a text or a text by track, found list"),
         ({"source": 5}, TypeError, "the source's prompt is a text, found int"),
         ({"sauce": "bass"}, ValueError, "unknown track 'sauce', expected one of"),
+        ({"source": {"txt": "bass"}}, ValueError, r"the source's prompt has text.*found \['txt'\]"),
+        ({"source": {"text": 5}}, TypeError, "a prompt's text is a text, found int"),
+        ({"source": {"audio": 1}}, ValueError, "an audio example needs its sample_rate"),
+        ({"source": {"text_weight": 1.5}}, ValueError, "text_weight: expected 0 to 1, found 1.5"),
     ],
 )
 def test_a_prompt_of_another_form_is_named(prompt, error, message):
     with pytest.raises(error, match=message):
-        track_texts(prompt)
+        track_prompts(prompt)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from mge_plugin.data.slakh import label_of
+from mge_plugin.data.corpora.slakh import label_of
 
 RATE = 16_000
 
@@ -22,7 +22,7 @@ def test_a_song_is_its_stems_with_their_labels_rates_and_lengths(slakh, noise):
     assert (song.id, song.path, song.split) == ("Track00007", folder, "train")
     assert _labels(song) == ["bass", "piano"]
     assert [stem.path.name for stem in song.stems] == ["S00.wav", "S01.flac"]
-    assert [(stem.sample_rate, stem.num_frames) for stem in song.stems] == [
+    assert [(part.sample_rate, part.num_frames) for part in song.parts] == [
         (RATE, 1600),
         (44_100, 4410),
     ]
@@ -228,7 +228,7 @@ def test_a_stem_cut_short_is_used_and_reported(slakh, two, cut_in_half):
     path = slakh.song(stems=two) / "stems" / "S00.wav"
     cut_in_half(path)
     (song,), report = slakh.read()
-    assert song.stems[0].num_frames < 1600 == song.stems[1].num_frames
+    assert song.parts[0].num_frames < 1600 == song.parts[1].num_frames
     assert report.odd == {"stem that ends early, silent from there on": [str(path)]}
 
 

@@ -3,8 +3,6 @@
 import pytest
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.slakh import read_slakh
-from mge_plugin.data.songs import IndexReport
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -20,7 +18,7 @@ def test_omitted_songs_are_refused_when_asked_for(slakh, two):
     with pytest.raises(ConfigError, match=r"split: unknown value 'omitted', known: test, train"):
         slakh.read("omitted")
     with pytest.raises(ConfigError, match="omitted: its songs are duplicates"):
-        read_slakh(slakh.root / "omitted", "train", IndexReport())
+        type(slakh)(slakh.root / "omitted").read()
     with pytest.raises(ConfigError, match=r"expected song folders TrackNNNNN, found \['omitted'\]"):
         slakh.read()
 
@@ -48,7 +46,7 @@ def test_a_missing_corpus_or_split_is_named(slakh, two, tmp_path):
     with pytest.raises(ConfigError, match=r"unknown value 'validate', did you mean 'validation'"):
         slakh.read("validate")
     with pytest.raises(ConfigError, match=r"expected song folders TrackNNNNN, found \['slakh'\]"):
-        read_slakh(tmp_path, "train", IndexReport())
+        type(slakh)(tmp_path).read()
 
 
 def test_an_empty_split_is_named(slakh):
@@ -60,7 +58,7 @@ def test_an_empty_split_is_named(slakh):
 def test_a_split_without_a_usable_song_says_why(slakh, two):
     slakh.song("Track00001", two[:1])
     (slakh.song("Track00002", two) / "metadata.yaml").unlink()
-    expected = r"none of 2 songs is usable: left out 1: song with fewer .* 1: song without metadata"
+    expected = r"none of 2 songs is usable: left out 1: song without metadata .* 1: song with fewer"
     with pytest.raises(ConfigError, match=expected):
         slakh.read()
 

@@ -6,8 +6,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mge_plugin.data import triplets
 from mge_plugin.data.audio import read_audio, resample, to_channels
-from mge_plugin.data.slakh import read_slakh
-from mge_plugin.data.songs import IndexReport
 from mge_plugin.data.triplets import MAX_TRIES, Format, Window, draw_window, make_triplet
 from mge_plugin.tracks import Track
 
@@ -21,7 +19,7 @@ def song_of(slakh):
 
     def write(*stems):
         slakh.song(stems=stems)
-        return read_slakh(slakh.root, "train", IndexReport())[0]
+        return slakh.read()[0][0]
 
     return write
 
@@ -159,7 +157,7 @@ def test_a_source_that_never_sounds_is_tried_ten_times_and_taken(
     song = song_of(slakh.stem(silent, 33), slakh.stem(silent, 0))
     starts = []
 
-    def read(path, start, frames):
+    def read(path, start, frames, stream=None):
         starts.append(start)
         return np.zeros((1, frames), dtype=np.float32)
 
@@ -220,7 +218,7 @@ def test_a_window_of_a_long_file_is_read_without_the_rest_of_it(
 ):
     lengths = []
 
-    def read(path, start, frames):
+    def read(path, start, frames, stream=None):
         lengths.append(frames)
         return np.zeros((1, frames), dtype=np.float32)
 

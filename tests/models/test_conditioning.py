@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError
-from mge_plugin.models.conditioning import create_conditioner, drop_tracks
+from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
 from mge_plugin.models.hashed_words import HashedWords
 from mge_plugin.tracks import Track
 
@@ -103,31 +103,36 @@ def test_a_conditioner_adds_no_weights_to_a_checkpoint():
     assert not conditioner().state_dict()
 
 
-def test_dropout_zeros_tracks_by_themselves_at_the_right_rate():
-    generator = torch.Generator().manual_seed(0)
-    embeddings = torch.ones(20_000, len(Track), 2)
-    kept = drop_tracks(embeddings, 0.1, generator)
-    assert set(kept.unique().tolist()) == {0, 1}
-    assert_close(kept[..., 0], kept[..., 1])
-    dropped = 1 - kept[..., 0]
-    assert_close(dropped.mean(dim=0), torch.full((3,), 0.1), rtol=0, atol=0.01)
-    assert torch.corrcoef(dropped.T).fill_diagonal_(0).abs().max() < 0.03
+class Ear(HashedWords):
+    """Hears an example's mean."""
+
+    def embed_audio(self, examples):
+        return torch.stack([torch.full((self.width,), a.mean() * rate) for a, rate in examples])
 
 
-@pytest.mark.parametrize(("probability", "factor"), [(0.0, 1), (1.0, 0)])
-def test_dropout_0_keeps_all_and_1_none(probability, factor):
-    embeddings = torch.randn(1000, len(Track), 4)
-    dropped = drop_tracks(embeddings, probability, torch.Generator().manual_seed(0))
-    assert_close(dropped, embeddings * factor)
+def test_text_and_example_are_mixed_by_the_texts_share():
+    ear = TrackConditioner(Ear(WIDTH), WIDTH)
+    example = {"audio": torch.ones(2, 9), "sample_rate": 3}
+    prompts = [
+        {"source": {"text": "bass", **example, "text_weight": 0.25}},
+        {"source": {"text": "bass", **example}},
+        {"source": example},
+        {"source": {"text": "bass", "embedding": torch.full((WIDTH,), 7.0), "text_weight": 0.0}},
+    ]
+    (bass,) = embed("bass")
+    embeddings, mask = ear(prompts, "cpu")
+    mixed, half, heard, embedded = embeddings[:, Track.SOURCE]
+    assert_close(mixed, 0.25 * bass + 0.75 * 3.0)
+    assert_close(half, 0.5 * bass + 0.5 * 3.0)
+    assert_close(heard, torch.full((WIDTH,), 3.0))
+    assert_close(embedded, torch.full((WIDTH,), 7.0))
+    assert mask.sum() == 4
 
 
-def test_dropout_follows_its_generator():
-    first, same, other = (
-        drop_tracks(torch.ones(100, 3, 1), 0.5, torch.Generator().manual_seed(seed))
-        for seed in (1, 1, 2)
-    )
-    assert_close(first, same)
-    assert (first != other).any()
+def test_a_conditioner_that_does_not_hear_says_so():
+    prompt = {"source": {"audio": torch.ones(1, 9), "sample_rate": 3}}
+    with pytest.raises(ValueError, match="HashedWords embeds texts only; an audio example needs"):
+        conditioner()([{"prompt": prompt}], "cpu")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 # A dependency of stable-audio-tools asks for the argparse of PyPI. pip counts argparse as a part of
 # Python, so it never sees one that is installed, and plans to install it in every environment.
 ALWAYS_PLANNED = {"argparse"}
-EXTRAS = ("", "[train,ui,minislakh,test]")
+EXTRAS = ("", "[train,ui,minislakh,musdb,test]")
 
 
 def pins_of_stable_audio_tools() -> set[str]:

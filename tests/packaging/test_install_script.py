@@ -73,7 +73,7 @@ def test_a_new_environment_is_made_and_filled_by_the_constraints_of_its_python(i
     assert installer.steps() == ["venv", *INSTALLATION]
     log = installer.log.read_text(encoding="utf-8")
     assert log.count("constraints/py311-sat0.0.19.txt") == 3
-    assert "--editable .[train,ui,minislakh,test]" in log
+    assert "--editable .[train,ui,minislakh,musdb,test]" in log
     assert "--no-deps tinysoundfont" in log
 
 

@@ -1,0 +1,67 @@
+"""Embeddings of texts, by text: in memory, and on disk if the config names a folder."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from mge_plugin.files import write_file
+from mge_plugin.models.clap.config import ClapConfig
+
+ENDS = 1 << 20  # bytes at each end of a checkpoint that tell it from another
+
+
+class TextCache:
+    """A mapping text -> embedding (512,); what is on disk is read at the first question."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.embeddings: dict[str, Tensor] = {}
+
+    @classmethod
+    def of(cls, config: ClapConfig) -> "TextCache":
+        """The config's cache; its folder has a subfolder for each checkpoint."""
+        if config.cache_dir is None:
+            return cls()
+        config.check_files()
+        return cls(Path(config.cache_dir) / _fingerprint(Path(config.ckpt_path)))
+
+    def __contains__(self, text: str) -> bool:
+        if text not in self.embeddings and (embedding := self._read(text)) is not None:
+            self.embeddings[text] = embedding
+        return text in self.embeddings
+
+    def __getitem__(self, text: str) -> Tensor:
+        return self.embeddings[text]
+
+    def add(self, texts: Sequence[str], embeddings: Tensor) -> None:
+        """Keep (text, 512); each file is written whole, so two processes may do it at once."""
+        for text, embedding in zip(texts, embeddings, strict=True):
+            self.embeddings[text] = embedding
+            if self.folder is not None:
+                write_file(self._path(text), save({"embedding": embedding.contiguous()}))
+
+    def _path(self, text: str) -> Path:
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+
+    def _read(self, text: str) -> Tensor | None:
+        """From disk; a file that cannot be read is made anew."""
+        if self.folder is None or not self._path(text).is_file():
+            return None
+        try:
+            return load_file(self._path(text))["embedding"]
+        except (SafetensorError, KeyError):
+            return None
+
+
+def _fingerprint(path: Path) -> str:
+    """A checkpoint's size and ends: the end of torch's files has every tensor's checksum."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest = hashlib.sha256(str(size).encode() + file.read(ENDS))
+        file.seek(max(0, size - ENDS))
+        digest.update(file.read())
+    return digest.hexdigest()[:16]
