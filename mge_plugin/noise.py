@@ -1,11 +1,14 @@
-"""The noise process of the paper (eqs. 1, 2, 9 and 10), with one level `t` per track.
+"""The noise process and what the network predicts of it, with one level `t` per track.
 
-| here | paper |
+| here | paper, eqs. 1, 2, 9 and 10 |
 |---|---|
 | t | tau, noise level from 0 (clean) to 1 (noise) |
-| alpha, sigma | alpha_tau = cos(t * pi / 2), beta_tau = sin(t * pi / 2) |
+| alpha, sigma | alpha_tau, beta_tau: shares of signal and noise |
 | x | z_tau = alpha * latents + sigma * noise |
-| v | alpha * noise - sigma * latents |
+| prediction | c * latents + d * noise, of which the paper's v has c = -sigma, d = alpha |
+
+In each objective alpha * d - sigma * c = 1, so latents and noise follow from x and a prediction
+without a division.
 """
 
 import math
@@ -14,30 +17,73 @@ import torch
 from torch import Tensor
 
 
-def alpha_sigma(t: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of signal and of noise at level `t`, any shape, in float32."""
-    angle = t.float() * (math.pi / 2)
-    return torch.cos(angle), torch.sin(angle)
+class Objective:
+    """What is predicted; latents, noise, x, predictions are b k c n, `t` broadcasts over them."""
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The share of signal and of noise at level `t`, any shape, in float32."""
+        raise NotImplementedError
+
+    def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The share of latents (c) and of noise (d) in the prediction."""
+        raise NotImplementedError
+
+    def add_noise(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """`x` at level `t` (eq. 9)."""
+        alpha, sigma = self.alpha_sigma(t)
+        return alpha * latents + sigma * noise
+
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the network should say at level `t` (eq. 10)."""
+        c, d = self.weights(t)
+        return c * latents + d * noise
+
+    def denoised(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The clean latents that `x` and a prediction imply."""
+        _, sigma = self.alpha_sigma(t)
+        _, d = self.weights(t)
+        return d * x - sigma * prediction
+
+    def noise(self, x: Tensor, prediction: Tensor, t: Tensor) -> Tensor:
+        """The noise that `x` and a prediction imply."""
+        alpha, _ = self.alpha_sigma(t)
+        c, _ = self.weights(t)
+        return alpha * prediction - c * x
+
+    def towards(self, latents: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The prediction at `x` that implies `latents`; at t = 0 there is no noise to explain."""
+        _, sigma = self.alpha_sigma(t)
+        _, d = self.weights(t)
+        return (d * x - latents) / sigma.clamp_min(MIN_SIGMA)
+
+
+class Velocity(Objective):
+    """v = alpha * noise - sigma * latents, alpha and sigma on a circle (arXiv 2202.00512)."""
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        angle = t.float() * (math.pi / 2)
+        return torch.cos(angle), torch.sin(angle)
+
+    def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma = self.alpha_sigma(t)
+        return -sigma, alpha
+
+
+class RectifiedFlow(Objective):
+    """noise - latents, x on the straight line between them (arXiv 2209.03003); t is sigma."""
+
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - t.float(), t.float()
+
+    def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(t, dtype=torch.float), torch.ones_like(t, dtype=torch.float)
+
+
+MIN_SIGMA = 1e-6
+V = Velocity()
+OBJECTIVES: dict[str, Objective] = {"v": V, "rectified_flow": RectifiedFlow()}
 
 
 def per_track(t: Tensor) -> Tensor:
     """Make levels (batch, track) broadcast over (batch, track, channel, frame)."""
     return t[:, :, None, None]
-
-
-def add_noise(latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """`x` at levels `t` (batch, track); `latents` and `noise` are b k c n (eq. 9)."""
-    alpha, sigma = alpha_sigma(per_track(t))
-    return alpha * latents + sigma * noise
-
-
-def velocity(latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The target `v` at levels `t` (batch, track); `latents` and `noise` are b k c n (eq. 10)."""
-    alpha, sigma = alpha_sigma(per_track(t))
-    return alpha * noise - sigma * latents
-
-
-def denoise(x: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """The clean latents that `x` and `v` (b k c n) imply at levels `t` (batch, track)."""
-    alpha, sigma = alpha_sigma(per_track(t))
-    return alpha * x - sigma * v

@@ -1,7 +1,10 @@
 """The one place that knows stable-audio-tools 0.0.19 from 0.0.20, and Lightning 2.1 from 2.5."""
 
 from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
+
+from mge_plugin.config import ConfigError
 
 DISTRIBUTION = "stable-audio-tools"
 TESTED_VERSIONS = ("0.0.19", "0.0.20")
@@ -34,6 +37,21 @@ def count_finished_batch(checkpoint: dict[str, Any]) -> None:
     for span in ("current", "total"):
         if span in progress:
             progress[span]["completed"] = progress[span]["processed"]
+
+
+def lora_options(config: dict[str, Any] | None, ckpt_path: str | None) -> dict[str, Any]:
+    """Arguments of SAT's training wrapper for LoRA, which came with 0.0.20; none if not asked."""
+    if config is None:
+        return {}
+    if not find_spec("stable_audio_tools.models.lora"):
+        raise ConfigError(
+            f"training.lora_config: needs stable-audio-tools 0.0.20, installed is {sat_version()}"
+        )
+    if ckpt_path is None:
+        return {"lora_config": config}
+    from stable_audio_tools.models.utils import load_ckpt_state_dict
+
+    return {"lora_config": config, "lora_state_dict": load_ckpt_state_dict(ckpt_path)}
 
 
 def ema_model(training_wrapper: Any) -> Any:

@@ -9,26 +9,31 @@ from typing import Any
 
 from torch import Tensor
 
-from mge_plugin.noise import alpha_sigma
+from mge_plugin.noise import Objective, V
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # x (b, k, c, n), t (b, k) -> v (b, k, c, n)
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # x (b, k, c, n), t (b, k) -> prediction (b, k, c, n)
 Callback = Callable[[Mapping[str, Any]], None]
 
 
-def ddim_step(x: Tensor, v: Tensor, t: Tensor, t_next: Tensor) -> tuple[Tensor, Tensor]:
+def ddim_step(
+    x: Tensor, prediction: Tensor, t: Tensor, t_next: Tensor, objective: Objective = V
+) -> tuple[Tensor, Tensor]:
     """Move `x` from noise level `t` to `t_next`, no new noise (arXiv 2010.02502, eq. 12, eta = 0).
 
-    All (batch, track, channel, frame) or broadcastable. Returns the next `x` and `denoised`.
+    All (batch, track, channel, frame) or broadcastable. Returns the next `x` and `denoised`. For
+    rectified flow this is an Euler step.
     """
-    alpha, sigma = alpha_sigma(t)
-    alpha_next, sigma_next = alpha_sigma(t_next)
-    denoised = alpha * x - sigma * v
-    eps = sigma * x + alpha * v
-    return alpha_next * denoised + sigma_next * eps, denoised
+    denoised = objective.denoised(x, prediction, t)
+    eps = objective.noise(x, prediction, t)
+    return objective.add_noise(denoised, eps, t_next), denoised
 
 
 def sample_ddim(
-    model: Denoiser, noise: Tensor, schedule: Tensor, callback: Callback | None = None
+    model: Denoiser,
+    noise: Tensor,
+    schedule: Tensor,
+    callback: Callback | None = None,
+    objective: Objective = V,
 ) -> Tensor:
     """Denoise `noise` (b, k, c, n) along `schedule` (steps,), levels from high to low.
 
@@ -42,8 +47,8 @@ def sample_ddim(
     lower[-1] = 0.0
     x = denoised = noise.float()
     for i, (t, t_next) in enumerate(zip(schedule, lower, strict=True)):
-        v = model(x, t.expand(x.shape[:2])).float()
-        x, denoised = ddim_step(x, v, t, t_next)
+        prediction = model(x, t.expand(x.shape[:2])).float()
+        x, denoised = ddim_step(x, prediction, t, t_next, objective)
         if callback is not None:
             callback({"i": i, "t": t, "x": x, "denoised": denoised})
     return denoised

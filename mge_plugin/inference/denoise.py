@@ -24,8 +24,9 @@ def denoise_tracks(
     modulations = network.modulate(embeddings)
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:
-        v = network(pack(x), t, given=given, modulations=modulations, cfg_scale=cfg_scale)
-        return unpack(v)
+        return unpack(
+            network(pack(x), t, given=given, modulations=modulations, cfg_scale=cfg_scale)
+        )
 
-    latents = sample_ddim(denoiser, noise, schedule, callback)
+    latents = sample_ddim(denoiser, noise, schedule, callback, network.objective)
     return latents if given is None else given.insert(latents)

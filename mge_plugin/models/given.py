@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mge_plugin.noise import alpha_sigma, per_track
+from mge_plugin.noise import Objective, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track
-
-MIN_SIGMA = 1e-6  # at t = 0 there is no noise left to explain
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Given:
         """The levels (b, k) that the network is told: 0 where a track is given."""
         return t * (1 - self.mask)
 
-    def velocity(self, x: Tensor, v: Tensor, t: Tensor) -> Tensor:
-        """Replace a given track's `v` by the one that leads a sampler at `t` to its latents."""
-        alpha, sigma = alpha_sigma(per_track(t))
-        to_given = (alpha * x - self.latents) / sigma.clamp_min(MIN_SIGMA)
-        return torch.where(per_track(self.mask) > 0, to_given.to(v.dtype), v)
+    def predict(self, x: Tensor, prediction: Tensor, t: Tensor, objective: Objective) -> Tensor:
+        """Replace a given track's prediction by the one that leads a sampler to its latents."""
+        to_given = objective.towards(self.latents, x, per_track(t))
+        return torch.where(per_track(self.mask) > 0, to_given.to(prediction.dtype), prediction)

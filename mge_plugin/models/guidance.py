@@ -1,6 +1,5 @@
 """Classifier-free guidance (paper, sections 2.2 and E.3), with the options that SAT has."""
 
-import torch
 from torch import Tensor
 
 EPS = 1e-8  # a constant output has no deviation to rescale
@@ -19,11 +18,10 @@ def guide(cond: Tensor, null: Tensor, cfg_scale: float, scale_phi: float = 0.0) 
     return scale_phi * guided * deviation + (1 - scale_phi) * guided
 
 
-def is_guided(t: Tensor, cfg_scale: float, cfg_interval: tuple[float, float]) -> bool:
-    """Whether guidance acts at levels `t`; SAT's interval is one of sigma, here the largest."""
+def is_guided(sigma: Tensor, cfg_scale: float, cfg_interval: tuple[float, float]) -> bool:
+    """Whether guidance acts at noise shares `sigma`, any shape; the largest counts, as in SAT."""
     if cfg_scale == 1.0:
         return False
     if tuple(cfg_interval) == (0, 1):
         return True
-    sigma = torch.sin(t.float().max() * torch.pi / 2)
-    return bool(cfg_interval[0] <= sigma <= cfg_interval[1])
+    return bool(cfg_interval[0] <= sigma.max() <= cfg_interval[1])

@@ -1,22 +1,34 @@
 """Tracks of audio to latents and back, through the model's autoencoder."""
 
+import torch
+import torch.nn.functional as F
 from einops import rearrange
 from stable_audio_tools.models.bottleneck import VAEBottleneck
 from torch import Tensor, nn
 
+MIN_DEVIATION = 1e-4  # SAT's VAE adds it
 
-def encode_tracks(pretransform: nn.Module, audio: Tensor, sample: bool = False) -> Tensor:
-    """(b, k, channel, sample) to latents (b, k, c, n).
 
-    `sample` draws from a VAE's posterior, as in training; otherwise its mean is taken.
-    """
-    batch = audio.shape[0]
+def encode_tracks(pretransform: nn.Module, audio: Tensor) -> Tensor:
+    """(b, k, channel, sample) to latents (b, k, c, n), of a VAE the posterior's mean."""
+    return encode_posterior(pretransform, audio)[0]
+
+
+def encode_posterior(pretransform: nn.Module, audio: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Mean and deviation (b, k, c, n) of a VAE's latents; other latents come without deviation."""
     waveforms = rearrange(audio, "b k c s -> (b k) c s")
-    if not sample and isinstance(pretransform.model.bottleneck, VAEBottleneck):
-        latents = _encode_mean(pretransform, waveforms)
+    is_vae = isinstance(pretransform.model.bottleneck, VAEBottleneck)
+    encode = _encode_vae if is_vae else _encode_otherwise
+    if pretransform.iterate_batch:  # SAT's option: as much memory as one waveform needs
+        parts = [encode(pretransform, waveform) for waveform in waveforms.split(1)]
+        parts = [None if None in p else torch.cat(p) for p in zip(*parts, strict=True)]
     else:
-        latents = pretransform.encode(waveforms)
-    return rearrange(latents.float(), "(b k) c n -> b k c n", b=batch)
+        parts = encode(pretransform, waveforms)
+    mean, deviation = (
+        None if p is None else rearrange(p.float(), "(b k) c n -> b k c n", b=len(audio))
+        for p in parts
+    )
+    return mean, deviation
 
 
 def decode_tracks(pretransform: nn.Module, latents: Tensor) -> Tensor:
@@ -25,11 +37,16 @@ def decode_tracks(pretransform: nn.Module, latents: Tensor) -> Tensor:
     return rearrange(audio.float(), "(b k) c s -> b k c s", b=latents.shape[0])
 
 
-def _encode_mean(pretransform: nn.Module, waveforms: Tensor) -> Tensor:
-    """The posterior's mean, what SAT's `encode` would add noise to; (batch, c, n)."""
+def _encode_vae(pretransform: nn.Module, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+    """What SAT's `encode` draws from: it adds noise from the global generator."""
     autoencoder = pretransform.model
     waveforms = waveforms.to(next(autoencoder.parameters()).dtype)
     if autoencoder.pretransform is not None:
         waveforms = autoencoder.pretransform.encode(waveforms)
-    mean, _ = autoencoder.encoder(waveforms).chunk(2, dim=1)
-    return mean / pretransform.scale
+    mean, scale = autoencoder.encoder(waveforms).chunk(2, dim=1)
+    deviation = F.softplus(scale) + MIN_DEVIATION
+    return mean / pretransform.scale, deviation / pretransform.scale
+
+
+def _encode_otherwise(pretransform: nn.Module, waveforms: Tensor) -> tuple[Tensor, None]:
+    return pretransform.encode(waveforms), None

@@ -17,6 +17,7 @@ from mge_plugin.models.conditioning import create_conditioner
 from mge_plugin.models.dit import DiTConfig, MGEDiT
 from mge_plugin.models.given import Given
 from mge_plugin.models.guidance import guide, is_guided
+from mge_plugin.noise import OBJECTIVES, Objective, V
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
 GIVEN = "given"  # the conditioning key of a Given
@@ -29,9 +30,10 @@ _INERT_OPTIONS = frozenset({"batch_cfg", "rescale_cfg"})
 class MGEDiffusion(ConditionedDiffusionModel):
     """The network call that samplers see: given tracks and guidance around `MGEDiT`."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, objective: Objective = V) -> None:
         super().__init__(supports_global_cond=True)
         self.model = MGEDiT(config)
+        self.objective = objective
 
     def modulate(self, global_cond: Tensor) -> Tensor:
         """See `MGEDiT.modulate`."""
@@ -50,7 +52,7 @@ class MGEDiffusion(ConditionedDiffusionModel):
         scale_phi: float = 0.0,
         **sat_options: Any,
     ) -> Tensor:
-        """Predict `v` (b, k*c, n) of `x` (b, k*c, n) at levels `t`, (b,) or (b, k).
+        """Predict the objective (b, k*c, n) of `x` (b, k*c, n) at levels `t`, (b,) or (b, k).
 
         `global_cond` (b, k, d) are the embeddings, `negative_global_cond` those to move away from
         (zeros if absent); `modulations` saves projecting the former at every step.
@@ -62,19 +64,20 @@ class MGEDiffusion(ConditionedDiffusionModel):
         levels, clamped = t, x
         if given is not None:
             levels, clamped = given.levels(t), pack(given.insert(unpack(x)))
-        if is_guided(t, cfg_scale, cfg_interval):
+        _, sigma = self.objective.alpha_sigma(t)
+        if is_guided(sigma, cfg_scale, cfg_interval):
             null = self._null_modulations(modulations, negative_global_cond)
-            v = self.model(
+            prediction = self.model(
                 torch.cat([clamped, clamped]),
                 torch.cat([levels, levels]),
                 torch.cat([modulations, null], dim=1),
             )
-            v = guide(*v.chunk(2), cfg_scale, scale_phi)
+            prediction = guide(*prediction.chunk(2), cfg_scale, scale_phi)
         else:
-            v = self.model(clamped, levels, modulations)
+            prediction = self.model(clamped, levels, modulations)
         if given is not None:
-            v = pack(given.velocity(unpack(x), unpack(v), t))
-        return v
+            prediction = pack(given.predict(unpack(x), unpack(prediction), t, self.objective))
+        return prediction
 
     def _null_modulations(self, modulations: Tensor, negative: Tensor | None) -> Tensor:
         """Nothing asked is all zeros, known without computing it."""
@@ -100,8 +103,8 @@ class DiffusionConfig:
 
     type: Literal["mge_dit"]
     config: DiTConfig
-    global_cond_ids: tuple[str, ...] = ("prompt",)
-    diffusion_objective: Literal["v"] = "v"
+    global_cond_ids: tuple[str, ...] = ("prompt",)  # conditioners that the network listens to
+    diffusion_objective: Literal["v", "rectified_flow"] = "v"  # what is predicted; paper: v
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def create_mge_model(model_config: Mapping[str, Any]) -> MGEModel:
         )
         _check_latents(config, pretransform.encoded_channels)
     return MGEModel(
-        MGEDiffusion(config.diffusion.config),
+        MGEDiffusion(config.diffusion.config, OBJECTIVES[config.diffusion.diffusion_objective]),
         create_conditioner(config.conditioning),
         io_channels=config.io_channels,
         sample_rate=model_config["sample_rate"],

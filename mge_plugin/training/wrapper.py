@@ -3,7 +3,7 @@
 Attribute names are SAT's (`diffusion`, `diffusion_ema`), so its unwrap script knows them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,25 +12,38 @@ from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 from torch import Tensor
 
 from mge_plugin.data.sampler import ItemSampler
-from mge_plugin.models.conditioning import drop_tracks
-from mge_plugin.models.latents import encode_tracks
+from mge_plugin.models.latents import encode_posterior
 from mge_plugin.models.mge import MGEModel
-from mge_plugin.noise import add_noise, velocity
+from mge_plugin.noise import per_track
 from mge_plugin.tracks import NUM_TRACKS, Track, pack, unpack
+from mge_plugin.training.conditioning import drop_tracks, training_embeddings
 from mge_plugin.training.config import TrainingConfig, training_config
-from mge_plugin.training.objective import masked_v_loss, track_losses
-from mge_plugin.training.timesteps import draw_timesteps, pattern_name
-from mge_plugin.upstream import count_finished_batch, train_loader
+from mge_plugin.training.objective import (
+    loss_weights,
+    track_losses,
+    unpadded_frames,
+    weighted_mean,
+)
+from mge_plugin.training.randomness import ItemRandomness, item_numbers
+from mge_plugin.training.timesteps import (
+    draw_timesteps,
+    fixed_timesteps,
+    noising_levels,
+    pattern_name,
+)
+from mge_plugin.upstream import count_finished_batch, lora_options, train_loader
 
 PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
-VALIDATION_SEED = 0x5EED  # validation draws the same levels and noise every time
+VALIDATION_SEED = 0x5EED  # validation draws the same noise every time
+
+Batch = tuple[Tensor, Sequence[Mapping[str, Any]]]
 
 
 class MGETrainingWrapper(DiffusionCondTrainingWrapper):
-    """One training step: encode, draw levels, add noise, predict `v`, loss over noised tracks.
+    """One training step: encode, draw levels, add noise, predict, loss over noised tracks.
 
-    Everything random in a step comes from (seed, number of the batch, rank), so a resumed run goes
-    on as the interrupted one would have.
+    Everything random of an item comes from the seed and the item's number in the run, so a resumed
+    run goes on as the interrupted one would have, and the number of ranks does not matter.
     """
 
     def __init__(self, model: MGEModel, config: TrainingConfig) -> None:
@@ -41,25 +54,32 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             optimizer_configs=config.optimizer_configs,
             pre_encoded=config.pre_encoded,
             cfg_dropout_prob=config.cfg_dropout_prob,
+            **lora_options(config.lora_config, config.lora_ckpt_path),
         )
         self.config = config
-        self.batches_seen = 0
+        self.items_seen = 0  # by all ranks together
         self.batches_in_epoch = 0
 
-    def training_step(self, batch: tuple[Tensor, list[dict]], batch_idx: int) -> Tensor:
-        seed = (self.config.seed * 1_000_003 + self.batches_seen) * 4096 + self.global_rank
-        self.batches_seen += 1
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        draws = self._randomness(self.config.seed, self.items_seen, len(batch[1]))
+        batch_size = len(batch[1]) * self.trainer.world_size
+        self.items_seen += batch_size
         self.batches_in_epoch += 1
-        loss, log = self.diffusion_loss(batch, seed, self.cfg_dropout_prob)
+        t = draw_timesteps(self.config.timesteps, draws, batch_size)
+        loss, log = self.diffusion_loss(batch, t, draws, self.cfg_dropout_prob)
         log = {f"train/{name}": value for name, value in log.items()}
         log["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(log, prog_bar=False, on_step=True, batch_size=len(batch[1]))
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch[1]))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, list[dict]], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Every pattern in turn at fixed levels with fixed noise, nothing dropped."""
+        seen = batch_idx * len(batch[1]) * self.trainer.world_size
+        draws = self._randomness(VALIDATION_SEED, seen, len(batch[1]))
+        t = fixed_timesteps(self.config.timesteps, draws.numbers)
         with torch.no_grad():
-            loss, log = self.diffusion_loss(batch, VALIDATION_SEED + batch_idx, 0.0)
+            loss, log = self.diffusion_loss(batch, t, draws, dropout=0.0)
         log = {f"val/{name}": value for name, value in log.items()}
         self.log_dict({"val/loss": loss} | log, sync_dist=True, batch_size=len(batch[1]))
 
@@ -67,47 +87,60 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         """SAT averages its own validation losses here; Lightning has averaged ours."""
 
     def diffusion_loss(
-        self, batch: tuple[Tensor, list[dict]], seed: int, dropout: float
+        self, batch: Batch, t: Tensor, draws: ItemRandomness, dropout: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, reals (b, k*channels, samples) or latents, and its parts."""
-        reals, metadata = batch
-        generator = torch.Generator(self.device).manual_seed(seed)
-        latents = self.encode(reals, seed)
-        conditioning = self.diffusion.conditioner(metadata, self.device)
-        embeddings = self.diffusion.get_conditioning_inputs(conditioning)["global_cond"]
-        embeddings = drop_tracks(embeddings, dropout, generator)
-        t = draw_timesteps(len(latents), self.config.timesteps, generator)
-        noise = torch.randn(latents.shape, generator=generator, device=self.device)
-        x, target = add_noise(latents, noise, t), velocity(latents, noise, t)
-        v = unpack(self.diffusion.model(pack(x), t, global_cond=embeddings)).float()
-        loss = masked_v_loss(v, target, t)
-        return loss, self._losses_by_pattern(v.detach(), target, t) | {"std_data": latents.std()}
+        """The loss of a batch at levels `t` (b, k), and its parts by pattern and track.
 
-    def encode(self, reals: Tensor, seed: int | None = None) -> Tensor:
-        """Reals to latents (b, k, c, n): drawn from the posterior with a seed, its mean without."""
-        if reals.ndim == 4 and reals.shape[0] == 1:
-            reals = reals[0]  # a batch that WebDataset wrapped once more
+        Reals are audio (b, k*channels, samples) or latents (b, k*c, n).
+        """
+        reals, metadata = batch
+        latents = self.encode(reals, draws)
+        embeddings = self._embed(reals, metadata, draws)
+        embeddings = drop_tracks(embeddings, dropout, draws.generators("dropout"))
+        noise = draws.normal("noise", latents.shape[1:], self.device)
+        objective = self.diffusion.model.objective
+        noised_at = per_track(noising_levels(t, self.config.timesteps, draws).to(self.device))
+        x = objective.add_noise(latents, noise, noised_at)
+        target = objective.target(latents, noise, noised_at)
+        told = t.to(self.device)
+        prediction = unpack(self.diffusion.model(pack(x), told, global_cond=embeddings)).float()
+        frames = unpadded_frames(metadata, x.shape[-1]) if self.config.mask_padding else None
+        losses = track_losses(prediction, target, frames)
+        loss = weighted_mean(losses, loss_weights(told, metadata, self.config.loss_weights))
+        return loss, _by_pattern(losses.detach(), t) | {"std_data": latents.std()}
+
+    def encode(self, reals: Tensor, draws: ItemRandomness | None = None) -> Tensor:
+        """Reals to latents (b, k, c, n): drawn from a VAE's posterior, its mean without `draws`."""
         pretransform = self.diffusion.pretransform
         if pretransform is None or self.pre_encoded:
-            scale = getattr(pretransform, "scale", 1.0)
-            return unpack(reals) / scale
-        audio = rearrange(reals, "b (k c) s -> b k c s", k=NUM_TRACKS)
-        if seed is None:
-            return encode_tracks(pretransform.eval(), audio)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), torch.no_grad():
-            torch.manual_seed(seed)  # SAT's VAE draws from the global generator
-            return encode_tracks(pretransform.eval(), audio, sample=True)
+            return unpack(_unwrapped(reals)) / getattr(pretransform, "scale", 1.0)
+        with torch.no_grad():
+            mean, deviation = encode_posterior(pretransform.eval(), self._audio(reals))
+        if draws is None or deviation is None:
+            return mean
+        return mean + deviation * draws.normal("posterior", mean.shape[1:], mean.device)
 
-    def _losses_by_pattern(self, v: Tensor, target: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """Means over the items of a pattern, e.g. "mixture_given/source"; absent ones left out."""
-        losses, groups = track_losses(v, target, t), {}
-        for levels, loss in zip(t.cpu(), losses, strict=True):  # one wait for the GPU, not many
-            for track in Track:
-                if levels[track] > 0:
-                    name = f"{pattern_name(levels)}_given/{track.label}"
-                    groups.setdefault(name, []).append(loss[track])
-        return {name: torch.stack(values).mean() for name, values in groups.items()}
+    def _audio(self, reals: Tensor) -> Tensor | None:
+        """(b, k, channels, samples), None of a batch of latents."""
+        if self.pre_encoded or self.diffusion.pretransform is None:
+            return None
+        return rearrange(_unwrapped(reals), "b (k c) s -> b k c s", k=NUM_TRACKS)
+
+    def _embed(
+        self, reals: Tensor, metadata: Sequence[Mapping[str, Any]], draws: ItemRandomness
+    ) -> Tensor:
+        return training_embeddings(
+            self.diffusion,
+            self._audio(reals),
+            metadata,
+            self.config.conditioning,
+            draws.generators("conditioning"),
+            self.device,
+        )
+
+    def _randomness(self, seed: int, seen: int, batch_size: int) -> ItemRandomness:
+        ranks = self.trainer.world_size
+        return ItemRandomness(seed, item_numbers(seen, batch_size, self.global_rank, ranks))
 
     def on_train_epoch_start(self) -> None:
         self.batches_in_epoch = 0
@@ -117,7 +150,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             super().on_save_checkpoint(checkpoint)
         count_finished_batch(checkpoint)
         checkpoint[PROGRESS] = {
-            "batches_seen": self.batches_seen,
+            "items_seen": self.items_seen,
             "batches_in_epoch": self.batches_in_epoch,
             "epoch": self.current_epoch,
         }
@@ -126,7 +159,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         progress = checkpoint.get(PROGRESS)
         if progress is None:
             return  # a checkpoint of SAT's own wrapper, or unwrapping
-        self.batches_seen = progress["batches_seen"]
+        self.items_seen = progress["items_seen"]
         self.batches_in_epoch = progress["batches_in_epoch"]
         if self._trainer is not None:
             self._continue_epoch(progress)
@@ -138,6 +171,25 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         if isinstance(sampler, ItemSampler):
             sampler.set_epoch(progress["epoch"])
             sampler.skip(progress["batches_in_epoch"] * loader.batch_size)
+
+
+def _unwrapped(reals: Tensor) -> Tensor:
+    """WebDataset wraps a batch once more."""
+    return reals[0] if reals.ndim == 4 and reals.shape[0] == 1 else reals
+
+
+def _by_pattern(losses: Tensor, t: Tensor) -> dict[str, Tensor]:
+    """Means of (b, k) over the items of a pattern, e.g. "mixture_given/source".
+
+    A pattern that no item has, and given tracks, are left out; `t` (b, k) is on the CPU.
+    """
+    groups: dict[str, list[Tensor]] = {}
+    for levels, loss in zip(t, losses, strict=True):
+        for track in Track:
+            if levels[track] > 0:
+                name = f"{pattern_name(levels)}_given/{track.label}"
+                groups.setdefault(name, []).append(loss[track])
+    return {name: torch.stack(values).mean() for name, values in groups.items()}
 
 
 def create_mge_training_wrapper(

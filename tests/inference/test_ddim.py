@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from mge_plugin.inference.ddim import ddim_step, sample_ddim
 from mge_plugin.inference.schedule import T_MIN, linear_schedule
 from mge_plugin.models.given import Given
-from mge_plugin.noise import add_noise, alpha_sigma, per_track, velocity
+from mge_plugin.noise import OBJECTIVES, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track
 
 SHAPE = (2, NUM_TRACKS, 8, 20)
@@ -28,16 +28,29 @@ def oracle(latents):
     """The exact v of `latents` at any x and t."""
 
     def predict(x, t):
-        alpha, sigma = alpha_sigma(per_track(t))
+        alpha, sigma = V.alpha_sigma(per_track(t))
         return (alpha * x - latents) / sigma
 
     return predict
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
-def test_ddim_finds_latents_that_an_oracle_knows(oracle, latents, noise, steps):
-    found = sample_ddim(oracle, noise, linear_schedule(steps))
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_ddim_finds_latents_that_an_oracle_knows(latents, noise, steps, name):
+    objective = OBJECTIVES[name]
+
+    def oracle(x, t):
+        return objective.towards(latents, x, per_track(t))
+
+    found = sample_ddim(oracle, noise, linear_schedule(steps), objective=objective)
     assert_close(found, latents, atol=1e-4, rtol=0)
+
+
+def test_a_step_of_rectified_flow_is_eulers(latents, noise):
+    t, t_next = torch.tensor(0.8), torch.tensor(0.35)
+    flow = OBJECTIVES["rectified_flow"]
+    moved, _ = ddim_step(noise, latents, t, t_next, flow)
+    assert_close(moved, noise + (t_next - t) * latents)
 
 
 def test_a_schedule_may_end_at_zero(oracle, latents, noise):
@@ -47,9 +60,10 @@ def test_a_schedule_may_end_at_zero(oracle, latents, noise):
 
 def test_a_step_lands_on_the_noise_process(latents, noise):
     t, t_next = torch.full((2, NUM_TRACKS), 0.8), torch.full((2, NUM_TRACKS), 0.35)
-    x, v = add_noise(latents, noise, t), velocity(latents, noise, t)
-    moved, denoised = ddim_step(x, v, per_track(t), per_track(t_next))
-    assert_close(moved, add_noise(latents, noise, t_next), atol=1e-6, rtol=0)
+    t, t_next = per_track(t), per_track(t_next)
+    x, v = V.add_noise(latents, noise, t), V.target(latents, noise, t)
+    moved, denoised = ddim_step(x, v, t, t_next)
+    assert_close(moved, V.add_noise(latents, noise, t_next), atol=1e-6, rtol=0)
     assert_close(denoised, latents, atol=1e-6, rtol=0)
 
 
@@ -63,7 +77,7 @@ def test_a_given_track_is_clean_in_every_call_and_in_the_result(oracle, latents,
     def network(x, t):
         inside, levels = given.insert(x), given.levels(t)
         seen.append((inside[:, track].clone(), levels.clone()))
-        return given.velocity(x, oracle(inside, t), t)
+        return given.predict(x, oracle(inside, t), t, V)
 
     found = sample_ddim(network, noise, linear_schedule(9))
     assert len(seen) == 9

@@ -1,4 +1,4 @@
-"""Levels and patterns (paper, appendix C), and the loss over noised tracks."""
+"""Levels and patterns (paper, appendix C)."""
 
 import pytest
 import torch
@@ -6,23 +6,32 @@ from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.tracks import NUM_TRACKS, Track
-from mge_plugin.training.objective import masked_v_loss, track_losses
-from mge_plugin.training.timesteps import TimestepConfig, draw_timesteps, pattern_name
+from mge_plugin.training.randomness import ItemRandomness
+from mge_plugin.training.timesteps import (
+    TimestepConfig,
+    draw_timesteps,
+    fixed_timesteps,
+    noising_levels,
+    pattern_name,
+)
+
+PATTERNS = ("none", *(track.label for track in Track))
 
 
-def draw(size=20000, seed=0, **patterns):
-    config = parse_section(TimestepConfig, {"patterns": patterns}, "training.timesteps")
-    return draw_timesteps(size, config, torch.Generator().manual_seed(seed))
+def draw(size=8000, seed=0, batch_size=64, **section):
+    config = parse_section(TimestepConfig, section, "training.timesteps")
+    return draw_timesteps(config, ItemRandomness(seed, range(size)), batch_size)
 
 
 def test_a_quarter_of_the_items_follows_each_pattern():
-    names = [pattern_name(levels) for levels in draw(8000)]
-    for pattern in ("none", *(track.label for track in Track)):
+    names = [pattern_name(levels) for levels in draw()]
+    for pattern in PATTERNS:
         assert names.count(pattern) / len(names) == pytest.approx(0.25, abs=0.02)
 
 
-def test_noised_tracks_of_an_item_share_one_uniform_level():
-    t = draw()
+@pytest.mark.parametrize("levels", ["uniform", "stratified", "quasi_random"])
+def test_noised_tracks_of_an_item_share_one_uniform_level(levels):
+    t = draw(levels=levels)
     level = t.max(dim=1).values
     noised = t > 0
     assert_close(t, torch.where(noised, level[:, None], 0.0))
@@ -33,48 +42,73 @@ def test_noised_tracks_of_an_item_share_one_uniform_level():
     assert_close(level.var(), torch.tensor(0.98**2 / 12), atol=0.005, rtol=0)
 
 
+@pytest.mark.parametrize("levels", ["stratified", "quasi_random"])
+def test_spread_levels_leave_no_gap_in_a_batch(levels):
+    level = draw(32, batch_size=32, t_min=0.0, levels=levels).max(dim=1).values.sort().values
+    assert level.diff().max() < 2 / 32
+    assert draw(32, t_min=0.0).max(dim=1).values.sort().values.diff().max() > 2 / 32
+
+
+@pytest.mark.parametrize("levels", ["uniform", "stratified", "quasi_random"])
+def test_an_items_levels_do_not_depend_on_its_rank(levels):
+    config = TimestepConfig(levels=levels)
+    whole = draw_timesteps(config, ItemRandomness(3, range(16)), 16)
+    for rank in (0, 1):
+        part = draw_timesteps(config, ItemRandomness(3, range(rank, 16, 2)), 16)
+        assert torch.equal(part, whole[rank::2])
+
+
 def test_pattern_weights_come_from_the_config():
-    names = {
-        pattern_name(levels) for levels in draw(500, mixture=1, none=0, submixture=0, source=0)
-    }
-    assert names == {"mixture"}
+    only = {"mixture": 1, "none": 0, "submixture": 0, "source": 0}
+    assert {pattern_name(levels) for levels in draw(500, patterns=only)} == {"mixture"}
+    never = {pattern_name(levels) for levels in draw(500, patterns={"none": 0})}
+    assert never == set(PATTERNS) - {"none"}
 
 
-def test_the_same_generator_state_gives_the_same_levels():
+def test_the_seed_decides():
     assert_close(draw(100, seed=5), draw(100, seed=5))
     assert not torch.equal(draw(100, seed=5), draw(100, seed=6))
+
+
+def test_validation_goes_through_every_pattern_at_even_levels():
+    t = fixed_timesteps(TimestepConfig(), range(400))
+    names = [pattern_name(levels) for levels in t]
+    assert {name: names.count(name) for name in PATTERNS} == dict.fromkeys(PATTERNS, 100)
+    for pattern in PATTERNS:
+        levels = t[[name == pattern for name in names]].max(dim=1).values
+        assert_close(levels.sort().values.diff().max(), torch.tensor(0.0), atol=0.02, rtol=0)
+    assert torch.equal(t[7:9], fixed_timesteps(TimestepConfig(), [7, 8]))
+
+
+def test_validation_leaves_out_patterns_that_are_not_trained():
+    config = parse_section(TimestepConfig, {"patterns": {"none": 0, "source": 0}}, "")
+    names = [pattern_name(levels) for levels in fixed_timesteps(config, range(4))]
+    assert names == ["mixture", "submixture", "mixture", "submixture"]
+
+
+def test_a_given_track_may_get_a_little_noise_that_the_network_is_not_told():
+    draws = ItemRandomness(0, range(1000))
+    config = TimestepConfig(given_noise=0.05)
+    t = draw_timesteps(config, draws, 64)
+    noised = noising_levels(t, config, draws)
+    assert torch.equal(noised[t > 0], t[t > 0])
+    given = noised[t == 0]
+    assert given.max() <= 0.05
+    assert_close(given.mean(), torch.tensor(0.025), atol=0.002, rtol=0)
+    assert noising_levels(t, TimestepConfig(), draws) is t
 
 
 @pytest.mark.parametrize(
     ("section", "message"),
     [
         ({"t_min": 1.0}, "t_min must be"),
+        ({"given_noise": -0.1}, r"given_noise must be from 0 to below 1, found -0\.1"),
+        ({"levels": "unifrom"}, "did you mean 'uniform'"),
         ({"patterns": {"none": -1}}, "0 or more"),
-        ({"patterns": dict.fromkeys(["none", "mixture", "submixture", "source"], 0)}, "not all 0"),
+        ({"patterns": dict.fromkeys(PATTERNS, 0)}, "not all 0"),
         ({"pattern": {}}, "did you mean 'patterns'"),
     ],
 )
 def test_bad_timestep_sections(section, message):
     with pytest.raises(ConfigError, match=message):
         parse_section(TimestepConfig, section, "training.timesteps")
-
-
-def test_the_loss_ignores_given_tracks():
-    v, target = torch.zeros(2, NUM_TRACKS, 4, 5), torch.ones(2, NUM_TRACKS, 4, 5)
-    target[0, 0], target[1, 2] = 100.0, 100.0
-    t = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.5, 0.0]])
-    assert masked_v_loss(v, target, t).item() == pytest.approx(1.0)
-    assert_close(track_losses(v, target, t), (t > 0).float())
-
-
-def test_the_loss_is_finite_when_every_track_is_given():
-    v = torch.ones(1, NUM_TRACKS, 4, 5)
-    assert masked_v_loss(v, -v, torch.zeros(1, NUM_TRACKS)).item() == 0.0
-
-
-@pytest.mark.parametrize("level", [1e-6, 1.0])
-def test_the_target_is_finite_at_both_ends(level):
-    from mge_plugin.noise import velocity
-
-    latents, noise = torch.randn(2, 1, NUM_TRACKS, 4, 5).unbind()
-    assert velocity(latents, noise, torch.full((1, NUM_TRACKS), level)).isfinite().all()

@@ -1,6 +1,7 @@
 """Training through SAT's factories: it learns, resumes exactly, unwraps, and shows demos."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import pytorch_lightning as pl
@@ -18,6 +19,8 @@ from torch.testing import assert_close
 
 from mge_plugin.inference.pipeline import Sampling, load
 from mge_plugin.models.checkpoints import read_checkpoint
+from mge_plugin.training.randomness import ItemRandomness
+from mge_plugin.training.timesteps import fixed_timesteps
 from mge_plugin.training.wrapper import MGETrainingWrapper
 
 
@@ -121,17 +124,22 @@ def test_checkpoints_unwrap_as_sat_does_it_and_open(
 def test_validation_draws_the_same_levels_and_noise_every_time(model_config, dataset_config):
     loader, wrapper = build(model_config, dataset_config)
     batch = next(iter(loader))
-    with torch.no_grad():
-        first, log = wrapper.diffusion_loss(batch, seed=7, dropout=0.0)
-        again, _ = wrapper.diffusion_loss(batch, seed=7, dropout=0.0)
-        other, _ = wrapper.diffusion_loss(batch, seed=8, dropout=0.0)
-    assert first == again
-    assert first != other
-    assert {name.partition("_given/")[0] for name in log} - {"std_data"} <= {
-        "none",
-        "mixture",
-        "submixture",
-        "source",
+
+    def loss(numbers):
+        t = fixed_timesteps(wrapper.config.timesteps, numbers)
+        with torch.no_grad():
+            return wrapper.diffusion_loss(batch, t, ItemRandomness(7, numbers), dropout=0.0)
+
+    first, log = loss([0, 1])
+    assert first == loss([0, 1])[0]
+    assert first != loss([2, 3])[0]
+    assert log.keys() == {
+        "none_given/mixture",
+        "none_given/submixture",
+        "none_given/source",
+        "mixture_given/submixture",
+        "mixture_given/source",
+        "std_data",
     }
 
 
@@ -140,7 +148,7 @@ def test_the_global_generator_is_left_alone(model_config, dataset_config):
     batch = next(iter(loader))
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    wrapper.encode(batch[0], seed=3)
+    wrapper.encode(batch[0], ItemRandomness(3, [0, 1]))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -149,7 +157,58 @@ def test_batches_of_latents_are_taken_as_they_are(model_config, dataset_config):
     model_config["model"]["pretransform"]["scale"] = 2.0
     _, wrapper = build(model_config, dataset_config)
     latents = torch.randn(2, 96, 32)
-    assert_close(wrapper.encode(latents, seed=0), latents.unflatten(1, (3, 32)) / 2.0)
+    assert_close(
+        wrapper.encode(latents, ItemRandomness(0, [0, 1])), latents.unflatten(1, (3, 32)) / 2.0
+    )
+
+
+def test_a_vae_draws_each_item_from_its_own_noise(model_config, dataset_config):
+    loader, wrapper = build(model_config, dataset_config)
+    reals, _ = next(iter(loader))
+    both = wrapper.encode(reals, ItemRandomness(0, [5, 6]))
+    second = wrapper.encode(reals[1:], ItemRandomness(0, [6]))
+    assert_close(both[1:], second, atol=1e-5, rtol=0)
+    mean = wrapper.encode(reals)
+    assert (both - mean).abs().mean() > 1e-3
+    wrapper.diffusion.pretransform.iterate_batch = True
+    assert_close(wrapper.encode(reals), mean, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}], ids=str
+)
+def test_it_learns_in_mixed_precision_and_with_accumulation(
+    model_config, dataset_config, trainer, options
+):
+    dataset_config["epoch_items"] = 400
+    model_config["model"]["pretransform"]["scale"] = 0.05
+    loader, wrapper = build(model_config, dataset_config, batch_size=4)
+    sharpen(wrapper.diffusion.pretransform.model)
+    losses = Losses()
+    run = trainer(max_epochs=1, callbacks=[losses], gradient_clip_val=1.0, **options)
+    run.fit(wrapper, loader)
+    values = [loss for _, loss, _ in losses.steps]
+    assert sum(values[-20:]) < 0.85 * sum(values[:20])
+    assert all(p.dtype == torch.float32 for p in wrapper.diffusion.model.parameters())
+
+
+def test_a_rectified_flow_trains_and_generates(model_config, dataset_config, trainer, tmp_path):
+    model_config["model"]["diffusion"]["diffusion_objective"] = "rectified_flow"
+    loader, wrapper = build(model_config, dataset_config)
+    trainer(max_steps=2).fit(wrapper, loader)
+    wrapper.export_model(str(tmp_path / "model.safetensors"), use_safetensors=True)
+    (tmp_path / "model.json").write_text(json.dumps(model_config))
+    pipeline = load(tmp_path / "model.json", tmp_path / "model.safetensors", "cpu")
+    made = pipeline.generate("bass", sampling=Sampling(steps=2)).audio["mixture"]
+    assert abs(made).max() > 0
+
+
+def test_lora_needs_the_newer_sat(model_config, dataset_config):
+    if find_spec("stable_audio_tools.models.lora"):
+        pytest.skip("this stable-audio-tools has it")
+    model_config["training"]["lora_config"] = {"rank": 4}
+    with pytest.raises(ValueError, match=r"lora_config: needs stable-audio-tools 0\.0\.20, inst"):
+        build(model_config, dataset_config)
 
 
 def test_demos_are_written_from_the_averaged_weights(
