@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mge_plugin import __version__, registry, upstream
+from mge_plugin.models.clap.config import CHECKPOINT, TOKENIZER, TOKENIZER_FILES
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
 TESTED_PYTHONS = ("3.10", "3.11")
-CLAP_CHECKPOINTS = ("music_audioset_epoch_15_esc_90.14.pt", "630k-audioset-best.pt")
+CLAP_CHECKPOINTS = (CHECKPOINT, "630k-audioset-best.pt")
 CLAP_FOLDERS = (".", "checkpoints", "clap")  # in the working folder
 TOKENIZERS = ("models--roberta-base", "models--FacebookAI--roberta-base")  # in the hub's cache
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # either will do
 RENDERERS = ("mido", "pretty_midi", "tinysoundfont")
 
 Examination = Callable[[], tuple[str, str | None]]  # what is there, and what to do if it is wrong
@@ -101,15 +101,17 @@ def _hooks() -> tuple[str, str | None]:
 def _clap_checkpoint() -> tuple[str, None]:
     folders = [Path.cwd() / name for name in CLAP_FOLDERS]
     found = [f / name for f in folders for name in CLAP_CHECKPOINTS if (f / name).is_file()]
-    return _listed(found, f"{CLAP_CHECKPOINTS[0]} not found (needed by no config yet)"), None
+    return _listed(found, f"{CLAP_CHECKPOINTS[0]} not found (for configs with mge_clap)"), None
 
 
 def _tokenizer() -> tuple[str, str | None]:
-    folders = [folder for name in TOKENIZERS if (folder := _hub_cache() / name).is_dir()]
-    whole = [f for f in folders if any(any(f.glob(f"snapshots/*/{n}")) for n in TOKENIZER_FILES)]
+    local = {f: "" for name in CLAP_FOLDERS if (f := Path.cwd() / name / TOKENIZER).is_dir()}
+    cached = {f: "snapshots/*/" for name in TOKENIZERS if (f := _hub_cache() / name).is_dir()}
+    folders = local | cached
+    whole = [f for f, at in folders.items() if any(any(f.glob(at + n)) for n in TOKENIZER_FILES)]
     if folders and not whole:
-        return _listed(folders, ""), f"incomplete: has no {' or '.join(TOKENIZER_FILES)}"
-    return _listed(whole, f"{TOKENIZERS[0]} not found (needed by no config yet)"), None
+        return _listed(list(folders), ""), f"incomplete: has no {' or '.join(TOKENIZER_FILES)}"
+    return _listed(whole, f"{TOKENIZER} not found (for configs with mge_clap)"), None
 
 
 def _listed(paths: list[Path], absent: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mge_plugin.check.dataset import check_dataset
-from mge_plugin.check.model import check_model, check_training
+from mge_plugin.check.model import check_files, check_model, check_training
 from mge_plugin.check.values import Config, at
 from mge_plugin.config import ConfigError, found, read_json
 from mge_plugin.registry import is_our_dataset, is_our_model
@@ -19,12 +19,17 @@ __all__ = ["check_configs", "check_dataset", "check_model", "check_training"]
 def check_configs(model_path: Path, dataset_path: Path | None = None) -> list[str]:
     """Every problem found, one sentence each; an empty list means that training can start."""
     problems: list[str] = []
-    model = _check_file(problems, model_path, lambda c: [*check_model(c), *check_training(c)])
+    model = _check_file(problems, model_path, _check_whole_model)
     if dataset_path is not None:
         dataset = _check_file(problems, dataset_path, check_dataset)
         if model is not None and dataset is not None:
             problems += _check_pair(model, dataset)
     return problems
+
+
+def _check_whole_model(config: Config) -> list[str]:
+    rules = (check_model, check_training, check_files)
+    return [problem for rule in rules for problem in rule(config)]
 
 
 def _check_file(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
 from mge_plugin.check.autoencoder import check_autoencoder
-from mge_plugin.check.values import Config, at, problems_of, whole
+from mge_plugin.check.values import Config, as_list, at, problems_of, whole
 from mge_plugin.config import found, parse_section
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
 
@@ -41,6 +41,18 @@ def check_training(config: Config) -> list[str]:
     if not isinstance(optimizer, Mapping) and at(config, "training.learning_rate") is None:
         problems.append("training: learning_rate or optimizer_configs.diffusion is needed")
     return problems
+
+
+def check_files(config: Config) -> Iterator[str]:
+    """What a model is asked with and is not on disk: CLAP's files."""
+    from mge_plugin.models.clap.config import ClapConfig
+
+    for i, entry in enumerate(as_list(at(config, "model.conditioning.configs"))):
+        section, where = at(entry, "config"), f"model.conditioning.configs[{i}].config"
+        is_clap = at(entry, "type") == "mge_clap"
+        if is_clap and not problems_of(parse_section, ClapConfig, section, where):
+            clap = parse_section(ClapConfig, section, where)
+            yield from (f"{where}.{problem}" for problem in clap.problems())
 
 
 def _types(config: Config) -> Iterator[str]:

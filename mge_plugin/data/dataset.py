@@ -20,7 +20,7 @@ from mge_plugin.data.corpora.index import Corpus, index_corpora
 from mge_plugin.data.order import SongOrder
 from mge_plugin.data.sampler import ItemSampler
 from mge_plugin.data.songs import Song
-from mge_plugin.data.triplets import Format, Triplet, draw_window, make_triplet
+from mge_plugin.data.triplets import Format, Triplet, Window, draw_window, make_triplet
 from mge_plugin.prompts import label_prompt
 from mge_plugin.tracks import Track
 
@@ -101,10 +101,11 @@ class TripletDataset(Dataset):
             "labels": {track.label: list(triplet.labels[track]) for track in Track},
             "path": str(window.song.path),
             "mixture_only": window.song.mixture_only,
+            "loss_mask": [1, 1, 0] if window.song.mixture_only else [1, 1, 1],
             "source": str(window.source.path),
             "seconds_start": window.start / form.sample_rate,
             "seconds_total": window.song.seconds,
-            "padding_mask": [torch.ones(form.samples, dtype=torch.bool)],
+            "padding_mask": [_in_song(window, form)],
         }
 
     def _report(self, error: AudioError) -> None:
@@ -112,6 +113,12 @@ class TripletDataset(Dataset):
         if error.path not in self.broken:
             self.broken[error.path] = str(error)
             logger.warning("left out, another window stands in: %s", error)
+
+
+def _in_song(window: Window, form: Format) -> Tensor:
+    """Which samples of a window lie before its song's end, (samples,)."""
+    left = window.song.samples(form.sample_rate) - window.start
+    return torch.arange(form.samples) < left
 
 
 def song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder:

@@ -9,7 +9,8 @@ from stable_audio_tools.models.conditioners import Conditioner, MultiConditioner
 from torch import Tensor
 
 from mge_plugin.config import ConfigError, choose, parse_section
-from mge_plugin.models.clap import ClapConfig, ClapEmbedder
+from mge_plugin.models.clap.config import ClapConfig
+from mge_plugin.models.clap.embedder import ClapEmbedder
 from mge_plugin.models.hashed_words import HashedWords
 from mge_plugin.prompts import TrackPrompt, track_prompts
 from mge_plugin.tracks import NUM_TRACKS

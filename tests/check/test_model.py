@@ -10,8 +10,22 @@ MODELS = sorted((ROOT / "model_configs").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
-def test_every_shipped_model_config_is_sound(path):
+def test_every_shipped_model_config_is_sound(path, tmp_path, monkeypatch):
+    """CLAP's files lie where the README says, in the working directory."""
+    tokenizer = tmp_path / "checkpoints" / "roberta-base"
+    tokenizer.mkdir(parents=True)
+    (tokenizer / "vocab.json").touch()
+    (tmp_path / "checkpoints" / "music_audioset_epoch_15_esc_90.14.pt").touch()
+    monkeypatch.chdir(tmp_path)
     assert check_configs(path) == []
+
+
+def test_claps_missing_files_are_named_with_their_keys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoint, tokenizer = check_configs(ROOT / "model_configs" / "mge_dit_16k.json")
+    where = "model.conditioning.configs[0].config"
+    assert f"{where}.ckpt_path: no such file 'checkpoints/music_audioset" in checkpoint
+    assert f"{where}.tokenizer_path: 'checkpoints/roberta-base' is not a folder" in tokenizer
 
 
 def test_all_problems_are_told_at_once(check, corpus, tiny, changed, triplets):

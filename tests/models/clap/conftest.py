@@ -10,7 +10,8 @@ import torch
 import transformers
 from tokenizers import ByteLevelBPETokenizer
 
-from mge_plugin.models.clap import ClapConfig, ClapEmbedder
+from mge_plugin.models.clap.config import ClapConfig
+from mge_plugin.models.clap.embedder import ClapEmbedder
 from mge_plugin.models.clap.model import shared_clap
 
 AUDIO_MODEL = "HTSAT-tiny"

@@ -11,7 +11,8 @@ from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError
 from mge_plugin.models.checkpoints import CheckpointError
-from mge_plugin.models.clap import ClapConfig, audio
+from mge_plugin.models.clap import audio
+from mge_plugin.models.clap.config import ClapConfig
 from mge_plugin.models.clap.loading import read_weights
 from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
 from mge_plugin.tracks import Track
