@@ -77,7 +77,7 @@ HOOKS = (
         "stable_audio_tools.data.dataset",
         "create_dataloader_from_config",
         is_our_dataset,
-        "mge_plugin.data.dataset:create_mge_dataloader",
+        "mge_plugin.data.loaders:create_mge_dataloader",
     ),
 )
 

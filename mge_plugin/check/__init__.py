@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mge_plugin.check.dataset import check_dataset
+from mge_plugin.check.latents import check_latents_pair
 from mge_plugin.check.model import check_files, check_model, check_training
 from mge_plugin.check.values import Config, at
 from mge_plugin.config import ConfigError, found, read_json
@@ -49,7 +50,12 @@ def _check_pair(model: Config, dataset: Config) -> Iterator[str]:
     kind = found(dataset.get("dataset_type"))
     if is_our_model(model) and not is_our_dataset(dataset):
         yield f"the model has three tracks, but dataset_type {kind} gives one: use 'mge_triplets'"
-    if model.get("model_type") == "autoencoder" and is_our_dataset(dataset):
-        yield f"an autoencoder trains on one waveform, not on dataset_type {kind}: use 'audio_dir'"
-    if is_our_dataset(dataset) and at(model, "training.pre_encoded") is True:
+    is_tracks = dataset.get("dataset_type") == "mge_tracks"
+    if model.get("model_type") == "autoencoder" and is_our_dataset(dataset) and not is_tracks:
+        yield f"an autoencoder trains on one waveform, not on dataset_type {kind}: use 'mge_tracks'"
+    if is_our_model(model) and is_tracks:
+        yield f"the model has three tracks, but dataset_type {kind} gives one: use 'mge_triplets'"
+    if dataset.get("dataset_type") == "mge_latents" and is_our_model(model):
+        yield from check_latents_pair(model, dataset)
+    elif is_our_dataset(dataset) and at(model, "training.pre_encoded") is True:
         yield f"training.pre_encoded is true, but dataset_type {kind} gives audio, not latents"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mge_plugin.check.latents import check_latents
 from mge_plugin.check.values import Config, as_list, at, problems_of
 from mge_plugin.config import choose, found, parse_section
 from mge_plugin.registry import is_our_dataset
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from mge_plugin.data.corpora.config import CorpusConfig
 
 FOLDER_TYPES = ("audio_dir", "pre_encoded")  # of SAT, its datasets are local folders
+OUR_TYPES = ("mge_triplets", "mge_tracks", "mge_latents")
 OTHER_TYPES = ("wds", "s3")  # of SAT, its datasets may be anywhere
 
 
@@ -24,12 +26,16 @@ def check_dataset(config: Config) -> list[str]:
 def _check_triplets(config: Config) -> Iterator[str]:
     from mge_plugin.data.corpora.cache import AUTO, cache_folder
     from mge_plugin.data.corpora.config import CorpusConfig
-    from mge_plugin.data.dataset import DATASET_TYPES, TripletsConfig
+    from mge_plugin.data.loaders import CONFIGS
 
-    if wrong := problems_of(choose, "dataset_type", config["dataset_type"], DATASET_TYPES):
+    if wrong := problems_of(choose, "dataset_type", config["dataset_type"], CONFIGS):
         yield from wrong
         return
-    yield from problems_of(parse_section, TripletsConfig, config, "dataset config")
+    if config["dataset_type"] == "mge_latents":
+        yield from check_latents(config)
+        return
+    section = CONFIGS[config["dataset_type"]]
+    yield from problems_of(parse_section, section, config, "dataset config")
     folder = config.get("index_cache", AUTO)
     folder = cache_folder(folder) if isinstance(folder, str) else None
     for entry in as_list(config.get("datasets")):
@@ -49,7 +55,7 @@ def _check_corpus(corpus: "CorpusConfig", cache: Path | None) -> Iterator[str]:
 
 def _check_sat(config: Config) -> Iterator[str]:
     """SAT's own types, as far as it would tell by a traceback."""
-    known = dict.fromkeys((*FOLDER_TYPES, *OTHER_TYPES, "mge_triplets"))
+    known = dict.fromkeys((*FOLDER_TYPES, *OTHER_TYPES, *OUR_TYPES))
     if wrong := problems_of(choose, "dataset_type", config.get("dataset_type"), known):
         yield from wrong
         return

@@ -1,6 +1,6 @@
 """The `mge` command: one module a group of commands, each registered on `app`."""
 
-from mge_plugin.cli import corpora, inspection, scripts, tasks, weights
+from mge_plugin.cli import corpora, encode, inspection, scripts, tasks, weights
 from mge_plugin.cli.app import app, main
 
-__all__ = ["app", "corpora", "inspection", "main", "scripts", "tasks", "weights"]
+__all__ = ["app", "corpora", "encode", "inspection", "main", "scripts", "tasks", "weights"]

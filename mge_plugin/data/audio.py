@@ -14,7 +14,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from mge_plugin.data import containers
+from mge_plugin.data import containers, decoded
 from mge_plugin.data.errors import AudioError
 from mge_plugin.files import write_file
 
@@ -69,6 +69,8 @@ def read_audio(path: Path, stream: int | None = None) -> tuple[np.ndarray, int]:
 
 def read_window(path: Path, start: int, frames: int, stream: int | None = None) -> np.ndarray:
     """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames)."""
+    if decoded.is_cached(path):
+        return decoded.read_cached(path, start, frames)
     if containers.is_container(path):
         return containers.read_stream(path, start, frames, stream or 0)
     with _open(path) as file:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +12,20 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mge_plugin.config import ConfigError, choose, parse_section
+from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.data.audio import AudioError
+from mge_plugin.data.augment import augment
+from mge_plugin.data.batches import item_loader
+from mge_plugin.data.cache import StemCache
+from mge_plugin.data.choice import absent_label, draw_window
 from mge_plugin.data.corpora.cache import AUTO, cache_folder
 from mge_plugin.data.corpora.config import CorpusConfig, check_weights
 from mge_plugin.data.corpora.index import Corpus, index_corpora
+from mge_plugin.data.options import AugmentConfig, SourceConfig
 from mge_plugin.data.order import SongOrder
-from mge_plugin.data.sampler import ItemSampler
 from mge_plugin.data.songs import Song
-from mge_plugin.data.triplets import Format, Triplet, Window, draw_window, make_triplet
-from mge_plugin.prompts import label_prompt
+from mge_plugin.data.triplets import Format, Triplet, Window, make_triplet, voices
+from mge_plugin.prompts import TEMPLATE, label_prompt, template_problems
 from mge_plugin.tracks import Track
 
 logger = logging.getLogger(__name__)
@@ -34,23 +38,34 @@ MAX_SEED = 2**32 - 1
 class TripletsConfig:
     """A dataset config of type `mge_triplets`."""
 
-    dataset_type: Literal["mge_triplets"]
-    datasets: tuple[CorpusConfig, ...]
-    seed: int = 0
+    dataset_type: Literal["mge_triplets", "mge_tracks"]
+    datasets: tuple[CorpusConfig, ...]  # the corpora
+    seed: int = 0  # decides every choice
     silence_db: float = -60.0  # a source window below this RMS counts as silent, dBFS
     epoch_items: int | None = None  # triplets an epoch; by default one a window of every song
-    drop_last: bool = True
+    drop_last: bool = True  # leave out a last batch that is not full
+    source: SourceConfig = field(default_factory=SourceConfig)  # what is asked
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # changes to the stems
+    templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn an item; paper: this one
+    cache_dir: str | None = None  # folder that keeps every stem decoded
+    cache_workers: int | None = None  # processes that decode; by default one a core
     index_cache: str | None = AUTO  # folder that keeps the song index; null reads it every time
 
     def __post_init__(self) -> None:
-        if not self.datasets:
-            raise ConfigError("datasets: expected one corpus or more, found none")
-        if problems := check_weights(self.datasets):
+        if problems := list(self._problems()):
             raise ConfigError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        if not self.datasets:
+            yield "datasets: expected one corpus or more, found none"
+        yield from check_weights(self.datasets)
+        yield from template_problems(self.templates)
         if not 0 <= self.seed <= MAX_SEED:
-            raise ConfigError(f"seed: expected 0 to {MAX_SEED}, found {self.seed}")
-        if self.epoch_items is not None and self.epoch_items < 1:
-            raise ConfigError(f"epoch_items: expected 1 or more, found {self.epoch_items}")
+            yield f"seed: expected 0 to {MAX_SEED}, found {self.seed}"
+        for name in ("epoch_items", "cache_workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}: expected 1 or more, found {value}"
 
 
 class TripletDataset(Dataset):
@@ -60,53 +75,91 @@ class TripletDataset(Dataset):
     song, the source and the offset, on any machine and with any number of workers.
     """
 
-    def __init__(
-        self, corpora: Sequence[Corpus], form: Format, seed: int, size: int | None = None
-    ) -> None:
+    def __init__(self, corpora: Sequence[Corpus], form: Format, config: TripletsConfig) -> None:
         self.songs = [song for corpus in corpora for song in corpus.songs]
+        self.labels = sorted({stem.label for song in self.songs for stem in song.sources})
         self.form = form
-        self.seed = seed
-        self.order = song_order(corpora, form, seed)
-        self.size = size or len(self.order)
+        self.config = config
+        self.order = song_order(corpora, form, config.seed)
+        self.size = config.epoch_items or len(self.order)
         self.broken: dict[Path | None, str] = {}  # path -> what is wrong with it
+        self.lowered: set[str] = set()  # songs that went over full scale
 
     def __len__(self) -> int:
         return self.size
 
     def __getitem__(self, item: int) -> tuple[Tensor, dict[str, Any]]:
+        triplet, rng = self.triplet(item)
+        reals = torch.from_numpy(rearrange(triplet.audio, "k c n -> (k c) n"))
+        return reals, self.describe(triplet, rng)
+
+    def triplet(self, item: int) -> tuple[Triplet, np.random.Generator]:
+        """An item's triplet, and the generator that goes on deciding about it."""
         for attempt, song in enumerate(self._candidates(item)):
-            rng = np.random.default_rng([self.seed, item, attempt])
+            rng = np.random.default_rng([self.config.seed, item, attempt])
             try:
-                triplet = make_triplet(draw_window(song, self.form, rng), self.form)
+                triplet = self._draw(song, rng)
             except AudioError as error:
                 self._report(error)
             else:
-                return self._describe(triplet)
+                self._report_level(triplet)
+                return triplet, rng
         examples = "; ".join(list(self.broken.values())[:3])
         raise AudioError(f"{MAX_BROKEN} windows in a row cannot be read, e.g. {examples}")
+
+    def _draw(self, song: Song, rng: np.random.Generator) -> Triplet:
+        """Choose, change, read, sum."""
+        window = draw_window(song, self.form, rng, self.config.source)
+        heard = voices(window)
+        if self.config.augment.is_on:
+            heard = augment(heard, self.config.augment, self.songs, self.form, rng)
+        return make_triplet(window, self.form, heard)
 
     def _candidates(self, item: int) -> Iterator[Song]:
         """The song of the item, then those whose windows stand in for it if it is broken."""
         yield self.songs[self.order.song(item)]
-        rng = np.random.default_rng([self.seed, item, MAX_BROKEN])
+        rng = np.random.default_rng([self.config.seed, item, MAX_BROKEN])
         for number in np.resize(rng.permutation(len(self.songs)), MAX_BROKEN - 1):
             yield self.songs[number]
 
-    def _describe(self, triplet: Triplet) -> tuple[Tensor, dict[str, Any]]:
+    def describe(self, triplet: Triplet, rng: np.random.Generator) -> dict[str, Any]:
+        """An item's metadata."""
         window, form = triplet.window, self.form
-        labels = {track: names for track, names in triplet.labels.items() if names}
-        reals = torch.from_numpy(rearrange(triplet.audio, "k c n -> (k c) n"))
-        return reals, {
-            "prompt": {track.label: label_prompt(sounding) for track, sounding in labels.items()},
+        song, sources = window.song, window.sources
+        return {
+            "prompt": self._prompts(triplet, rng),
             "labels": {track.label: list(triplet.labels[track]) for track in Track},
-            "path": str(window.song.path),
-            "mixture_only": window.song.mixture_only,
-            "loss_mask": [1, 1, 0] if window.song.mixture_only else [1, 1, 1],
-            "source": str(window.source.path),
+            "path": str(song.path),
+            "mixture_only": song.mixture_only,
+            "loss_mask": [1, 1, 0] if song.mixture_only else [1, 1, 1],
+            "source": str(sources[0].path) if sources else None,
+            "gain": triplet.gain,
             "seconds_start": window.start / form.sample_rate,
-            "seconds_total": window.song.seconds,
+            "seconds_total": song.seconds,
             "padding_mask": [_in_song(window, form)],
         }
+
+    def _prompts(self, triplet: Triplet, rng: np.random.Generator) -> dict[str, str]:
+        """Each track's prompt; the source's names its group, or what is absent if it is."""
+        window = triplet.window
+        template = self.config.templates[rng.integers(len(self.config.templates))]
+        asked: dict[Track, Sequence[str]] = {
+            t: names for t, names in triplet.labels.items() if names
+        }
+        if window.group is not None and Track.SOURCE in asked:
+            asked[Track.SOURCE] = [window.group]
+        if not window.sources:
+            absent = absent_label(triplet.labels[Track.MIXTURE], self.labels, rng)
+            asked |= {} if absent is None else {Track.SOURCE: [absent]}
+        return {track.label: label_prompt(names, template) for track, names in asked.items()}
+
+    def _report_level(self, triplet: Triplet) -> None:
+        """Say once a song (and process) that its stems together go over full scale."""
+        path = str(triplet.window.song.path)
+        if triplet.gain < 1.0 and path not in self.lowered:
+            self.lowered.add(path)
+            level = -20 * np.log10(triplet.gain)
+            logger.info("%s: %.1f dB over full scale, all its tracks are lowered", path, level)
 
     def _report(self, error: AudioError) -> None:
         """Say once a file (and process) what is broken."""
@@ -134,12 +187,6 @@ def song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder:
     return SongOrder(windows, None if None in weights else weights, seed)
 
 
-def collate(items: list[tuple[Tensor, dict[str, Any]]]) -> tuple[Tensor, list[dict[str, Any]]]:
-    """SAT's batch: stacked reals (batch, 3 * channels, samples) and a list of metadata."""
-    reals, metadata = zip(*items, strict=True)
-    return torch.stack(reals), list(metadata)
-
-
 def create_triplet_dataloader(
     dataset_config: Mapping[str, Any],
     batch_size: int,
@@ -154,36 +201,27 @@ def create_triplet_dataloader(
 
     SAT 0.0.20 has options more (tokenizers, pad), of which triplets know none.
     """
-    if asked := {name for name, value in newer_options.items() if value not in (None, True)}:
-        raise ConfigError(f"dataset type mge_triplets does not support {sorted(asked)}")
+    check_newer(newer_options, "mge_triplets")
     config = parse_section(TripletsConfig, dataset_config, "dataset config")
     form = Format(sample_rate, sample_size, audio_channels, config.silence_db)
-    corpora = index_corpora(config.datasets, cache_folder(config.index_cache))
-    dataset = TripletDataset(corpora, form, config.seed, config.epoch_items)
-    if config.drop_last and len(dataset) < batch_size:
-        raise ConfigError(
-            f"dataset config: {len(dataset)} windows of {sample_size / sample_rate:.2f} s "
-            f"are fewer than one batch of {batch_size}; set epoch_items or a smaller batch size"
-        )
-    return DataLoader(
-        dataset,
-        batch_size,
-        sampler=ItemSampler(dataset, shuffle, config.seed),
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        drop_last=config.drop_last,
-        collate_fn=collate,
+    dataset = TripletDataset(open_corpora(config, form), form, config)
+    seconds = sample_size / sample_rate
+    return item_loader(
+        dataset, batch_size, seconds, config.seed, shuffle, num_workers, config.drop_last
     )
 
 
-DATASET_TYPES = {"mge_triplets": create_triplet_dataloader}
+def check_newer(options: Mapping[str, Any], dataset_type: str) -> None:
+    """Raise ConfigError if an option of SAT 0.0.20's loader is asked that our types do not have."""
+    if asked := {name for name, value in options.items() if value not in (None, True)}:
+        raise ConfigError(f"dataset type {dataset_type} does not support {sorted(asked)}")
 
 
-def create_mge_dataloader(
-    dataset_config: Mapping[str, Any], *args: Any, **kwargs: Any
-) -> DataLoader:
-    """Build the loader of one of our dataset types; an unknown type raises with the nearest one."""
-    where = "dataset config.dataset_type"
-    create = choose(where, dataset_config["dataset_type"], DATASET_TYPES)
-    return create(dataset_config, *args, **kwargs)
+def open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
+    """The songs of every corpus, read from the decoded cache if there is to be one."""
+    corpora = index_corpora(config.datasets, cache_folder(config.index_cache))
+    if config.cache_dir is None:
+        return corpora
+    cache = StemCache(Path(config.cache_dir).expanduser(), form.sample_rate, form.channels)
+    songs = [cache.build(corpus.songs, config.cache_workers) for corpus in corpora]
+    return [replace(c, songs=tuple(s)) for c, s in zip(corpora, songs, strict=True)]

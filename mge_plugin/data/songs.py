@@ -28,11 +28,17 @@ class Stem:
     label: str  # the instrument in words, as prompts say it
     parts: tuple[Part, ...]
     queryable: bool = True  # may be the asked source; `other` and unknown instruments may not
+    cached: Part | None = None  # the decoded sum of the parts, if it is kept
 
     @property
     def path(self) -> Path:
         """The first part's file."""
         return self.parts[0].path
+
+    @property
+    def read_from(self) -> tuple[Part, ...]:
+        """What is read: the parts, or what is kept of them decoded."""
+        return self.parts if self.cached is None else (self.cached,)
 
     @property
     def seconds(self) -> float:

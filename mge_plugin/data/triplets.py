@@ -1,10 +1,12 @@
 """Mixture, submixture and source from a song's stems (paper, sections 2.1 and E.1).
 
-draw_window   a source stem and one offset for all stems, the source not silent if possible
-make_triplet  sum the stems at their own rate, resample the two sums, add them
+choice.draw_window   the stems of the source, one offset for all, the source not silent if possible
+voices               each stem as it will sound; augment.augment may change them
+make_triplet         sum the stems at their own rate, resample the two sums, add them
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
@@ -31,20 +33,44 @@ class Format:
 
 @dataclass(frozen=True)
 class Window:
-    """One choice: this stem of this song, from this sample at the model's rate."""
+    """One choice: these stems of this song, from this sample at the model's rate.
+
+    Without stems the source is absent: something is asked that the window does not contain.
+    """
 
     song: Song
-    source: Stem
+    sources: tuple[Stem, ...]
     start: int
+    group: str | None = None  # what the stems together are called, if not by their labels
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A stem as it sounds in a window."""
+
+    stem: Stem
+    track: Track  # SOURCE or SUBMIXTURE
+    start: int  # first sample at the model's rate
+    gain: float = 1.0  # below 0 it is turned upside down
+    swapped: bool = False  # left and right
+
+    def apply(self, samples: np.ndarray) -> np.ndarray:
+        """The voice's samples (channels, samples) from the stem's."""
+        samples = samples[::-1] if self.swapped else samples
+        return samples if self.gain == 1.0 else np.float32(self.gain) * samples
 
 
 @dataclass(frozen=True)
 class Triplet:
-    """`audio` (track, channel, sample) float32, mixture = submixture + source exactly."""
+    """`audio` (track, channel, sample) float32, mixture = submixture + source exactly.
+
+    `gain` below 1 was put on all three, since the mixture went over full scale.
+    """
 
     window: Window
     audio: np.ndarray
     labels: dict[Track, tuple[str, ...]]  # what sounds in each track
+    gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,52 +98,57 @@ class Span:
         return cls(int(begin * ratio), frames, window, skip)
 
 
-def draw_window(song: Song, form: Format, rng: np.random.Generator) -> Window:
-    """Choose the source uniformly over those that may be, then up to 10 offsets until it sounds.
-
-    If it never does, the last offset stands: a song may rest.
-    """
-    choices = song.sources or song.stems  # of a mixture alone nothing can be asked
-    source = choices[rng.integers(len(choices))]
-    last_start = max(0, song.samples(form.sample_rate) - form.samples)
-    for _ in range(MAX_TRIES):
-        window = Window(song, source, int(rng.integers(last_start + 1)))
-        _, sounds = _read(source, window.start, form)
-        if sounds:
-            break
-    return window
+def voices(window: Window) -> list[Voice]:
+    """Every stem of the window's song, unchanged."""
+    sources = () if window.song.mixture_only else window.sources
+    return [
+        Voice(stem, Track.SOURCE if stem in sources else Track.SUBMIXTURE, window.start)
+        for stem in window.song.stems
+    ]
 
 
-def make_triplet(window: Window, form: Format) -> Triplet:
-    """Read every stem by seeking; sums are float32 and never clipped.
+def make_triplet(window: Window, form: Format, heard: Sequence[Voice] | None = None) -> Triplet:
+    """Read every voice by seeking (the window's own if not said); sums are float32, never clipped.
 
     Of a mixture-only song, source (silence) and submixture (the mixture) mean nothing.
     """
     audio = np.zeros((NUM_TRACKS, form.channels, form.samples), dtype=np.float32)
-    sums: dict[Track, dict[int, np.ndarray]] = {Track.SUBMIXTURE: {}, Track.SOURCE: {}}
+    sums: dict[Track, dict[tuple[int, int], np.ndarray]] = defaultdict(dict)
     labels = defaultdict(set)
-    for stem in window.song.stems:
-        asked = stem == window.source and not window.song.mixture_only
-        track = Track.SOURCE if asked else Track.SUBMIXTURE
-        by_rate, sounds = _read(stem, window.start, form)
+    for voice in voices(window) if heard is None else heard:
+        by_rate, sounds = read_stem(voice.stem, voice.start, form)
         if sounds and not window.song.mixture_only:
-            labels[track].add(stem.label)
+            labels[voice.track].add(voice.stem.label)
+        total = sums[voice.track]
         for rate, samples in by_rate.items():
-            sums[track][rate] = sums[track].get(rate, 0) + samples
-    for track, by_rate in sums.items():
-        audio[track] = sum(_cut(s, rate, window.start, form) for rate, s in by_rate.items())
-    audio[Track.MIXTURE] = audio[Track.SUBMIXTURE] + audio[Track.SOURCE]
+            key = (rate, voice.start)
+            total[key] = total.get(key, 0) + voice.apply(samples)
+    for track, total in sums.items():
+        audio[track] = sum(_cut(s, rate, start, form) for (rate, start), s in total.items())
+    gain = _below_full_scale(audio)
     labels[Track.MIXTURE] = labels[Track.SUBMIXTURE] | labels[Track.SOURCE]
-    return Triplet(window, audio, {track: tuple(sorted(labels[track])) for track in Track})
+    return Triplet(window, audio, {track: tuple(sorted(labels[track])) for track in Track}, gain)
 
 
-def _read(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarray], bool]:
+def _below_full_scale(audio: np.ndarray) -> float:
+    """Set the mixture (track 0) to the sum of the others, all of them quieter if it is above 1."""
+    mixture, *others = audio
+    mixture[:] = sum(others)
+    peak = float(np.abs(mixture).max())
+    if peak <= 1.0:
+        return 1.0
+    audio[1:] *= np.float32(1 / peak)
+    mixture[:] = sum(others)
+    return 1 / peak
+
+
+def read_stem(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarray], bool]:
     """The window's span of a stem, summed by rate, and whether the window sounds.
 
     By rate in Hz: (channels, samples). Of rates that differ, one that sounds is enough.
     """
     by_rate: dict[int, np.ndarray] = {}
-    for part in stem.parts:
+    for part in stem.read_from:
         span = Span.of(part.sample_rate, start, form)
         samples = read_window(part.path, span.first, span.frames, part.stream)
         samples = to_channels(samples, form.channels)

@@ -12,7 +12,7 @@ DATASETS = sorted((ROOT / "dataset_configs").glob("*.json"))
 @pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
 def test_every_shipped_dataset_config_lacks_nothing_but_its_corpus(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tracks = json.loads(path.read_text())["dataset_type"] == "audio_dir"
+    tracks = json.loads(path.read_text())["dataset_type"] == "mge_tracks"
     model = ROOT / "model_configs" / f"mge_{'vae_16k' if tracks else 'dit_tiny'}.json"
     problems = check_configs(model, path)
     assert problems
@@ -55,7 +55,7 @@ def test_a_model_and_a_dataset_of_different_kinds_do_not_fit(
     (problem,) = check(tiny, folder)
     assert problem.endswith("dataset_type 'audio_dir' gives one: use 'mge_triplets'")
     (problem,) = check(tiny_vae, triplets(corpus))
-    assert problem.endswith("not on dataset_type 'mge_triplets': use 'audio_dir'")
+    assert problem.endswith("not on dataset_type 'mge_triplets': use 'mge_tracks'")
     (problem,) = check(changed(tiny, ("training.pre_encoded", True)), triplets(corpus))
     assert problem.endswith("dataset_type 'mge_triplets' gives audio, not latents")
 

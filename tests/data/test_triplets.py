@@ -6,7 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mge_plugin.data import triplets
 from mge_plugin.data.audio import read_audio, resample, to_channels
-from mge_plugin.data.triplets import MAX_TRIES, Format, Window, draw_window, make_triplet
+from mge_plugin.data.choice import draw_window
+from mge_plugin.data.triplets import MAX_TRIES, Format, Window, make_triplet
 from mge_plugin.tracks import Track
 
 RATE = 16_000
@@ -25,7 +26,7 @@ def song_of(slakh):
 
 
 def _triplet(song, start=0, form=FORM, source=0):
-    return make_triplet(Window(song, song.stems[source], start), form)
+    return make_triplet(Window(song, (song.stems[source],), start), form)
 
 
 def _rng(seed=0):
@@ -51,15 +52,24 @@ def test_the_mixture_is_submixture_plus_source_exactly(slakh, song_of, noise, ra
         assert_array_equal(mixture, submixture + source)
 
 
-def test_levels_above_full_scale_are_not_clipped(slakh, song_of):
+def test_what_goes_over_full_scale_is_lowered_together_and_not_clipped(slakh, song_of):
     loud = np.full(8000, 0.7, dtype=np.float32)
-    mixture, submixture, source = _triplet(song_of(*[slakh.stem(loud)] * 3), 100).audio
-    assert_allclose((mixture[0, 9], submixture[0, 9], source[0, 9]), (2.1, 1.4, 0.7), rtol=1e-6)
+    triplet = _triplet(song_of(*[slakh.stem(loud)] * 3), 100)
+    assert triplet.gain == pytest.approx(1 / 2.1)
+    mixture, submixture, source = triplet.audio
+    expected = (1.0, 2 / 3, 1 / 3)
+    assert_allclose((mixture[0, 9], submixture[0, 9], source[0, 9]), expected, rtol=1e-6)
+    assert_array_equal(mixture, submixture + source)
+
+
+def test_a_mixture_within_full_scale_stays_as_it_is(slakh, song_of):
+    stem = slakh.stem(np.full(8000, 0.3, dtype=np.float32))
+    assert _triplet(song_of(stem, stem, stem), 100).gain == 1.0
 
 
 @pytest.mark.parametrize("start", [0, 1, 777, 4000])
 def test_all_tracks_are_cut_at_the_one_offset(slakh, song_of, start):
-    ramp = np.linspace(-0.9, 0.9, 8000, dtype=np.float32)
+    ramp = np.linspace(-0.5, 0.5, 8000, dtype=np.float32)
     song = song_of(slakh.stem(ramp), slakh.stem(0.5 * ramp), slakh.stem(0.25 * ramp))
     mixture, submixture, source = _triplet(song, start).audio[:, 0]
     assert_array_equal(source, ramp[start : start + 4000])
@@ -70,7 +80,7 @@ def test_all_tracks_are_cut_at_the_one_offset(slakh, song_of, start):
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_stems_of_any_rate_are_aligned(slakh, song_of, rate):
     def sine(r):
-        return (0.5 * np.sin(2 * np.pi * 440 * np.arange(r) / r)).astype(np.float32)
+        return (0.1 * np.sin(2 * np.pi * 440 * np.arange(r) / r)).astype(np.float32)
 
     rates = (44_100, 48_000, 22_050, 16_000, 44_099)
     song = song_of(*(slakh.stem(sine(r), 0, r) for r in rates))
@@ -136,7 +146,7 @@ def test_offsets_reach_from_the_first_to_the_last_sample(slakh, song_of, noise):
 
 def test_every_stem_is_the_source_equally_often(slakh, song_of, noise):
     song = song_of(*[slakh.stem(noise(4000, seed)) for seed in range(4)])
-    drawn = [draw_window(song, FORM, _rng(seed)).source for seed in range(400)]
+    drawn = [draw_window(song, FORM, _rng(seed)).sources[0] for seed in range(400)]
     counts = [drawn.count(stem) for stem in song.stems]
     assert sum(counts) == 400 and min(counts) > 70  # binomial(400, 1/4): 100 +- 9
 
