@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mge_plugin import __version__, registry, upstream
-from mge_plugin.models.clap.config import CHECKPOINT, TOKENIZER, TOKENIZER_FILES
+from mge_plugin.models.clap.config import CHECKPOINT, TOKENIZER, TOKENIZER_NEEDS, has_tokenizer
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
 TESTED_PYTHONS = ("3.10", "3.11")
@@ -105,12 +105,14 @@ def _clap_checkpoint() -> tuple[str, None]:
 
 
 def _tokenizer() -> tuple[str, str | None]:
-    local = {f: "" for name in CLAP_FOLDERS if (f := Path.cwd() / name / TOKENIZER).is_dir()}
-    cached = {f: "snapshots/*/" for name in TOKENIZERS if (f := _hub_cache() / name).is_dir()}
+    local = {f: [f] for name in CLAP_FOLDERS if (f := Path.cwd() / name / TOKENIZER).is_dir()}
+    cached = {
+        f: f.glob("snapshots/*") for name in TOKENIZERS if (f := _hub_cache() / name).is_dir()
+    }
     folders = local | cached
-    whole = [f for f, at in folders.items() if any(any(f.glob(at + n)) for n in TOKENIZER_FILES)]
+    whole = [folder for folder, places in folders.items() if any(map(has_tokenizer, places))]
     if folders and not whole:
-        return _listed(list(folders), ""), f"incomplete: has no {' or '.join(TOKENIZER_FILES)}"
+        return _listed(list(folders), ""), f"incomplete: has no {TOKENIZER_NEEDS}"
     return _listed(whole, f"{TOKENIZER} not found (for configs with mge_clap)"), None
 
 

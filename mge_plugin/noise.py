@@ -79,7 +79,7 @@ class RectifiedFlow(Objective):
         return -torch.ones_like(t, dtype=torch.float), torch.ones_like(t, dtype=torch.float)
 
 
-MIN_SIGMA = 1e-6
+MIN_SIGMA = 1e-4
 V = Velocity()
 OBJECTIVES: dict[str, Objective] = {"v": V, "rectified_flow": RectifiedFlow()}
 

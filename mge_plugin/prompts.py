@@ -37,8 +37,8 @@ class TrackPrompt:
             raise TypeError(f"a prompt's text is a text, found {type(self.text).__name__}")
         if not 0.0 <= self.text_weight <= 1.0:
             raise ValueError(f"text_weight: expected 0 to 1, found {self.text_weight}")
-        if self.audio is not None and self.sample_rate is None:
-            raise ValueError("an audio example needs its sample_rate")
+        if self.audio is not None:
+            _check_audio(self.audio, self.sample_rate)
 
     @property
     def has_text(self) -> bool:
@@ -49,6 +49,18 @@ class TrackPrompt:
     def has_example(self) -> bool:
         """Whether there is audio, embedded or not."""
         return self.audio is not None or self.embedding is not None
+
+
+def _check_audio(audio: Tensor, sample_rate: int | None) -> None:
+    wanted = "an audio example is a tensor of floats, (channels, samples) or (samples,)"
+    if not isinstance(audio, Tensor):
+        raise TypeError(f"{wanted}, found {type(audio).__name__}")
+    if audio.ndim not in (1, 2) or not audio.is_floating_point():
+        raise ValueError(f"{wanted}, found {audio.dtype} of shape {tuple(audio.shape)}")
+    if sample_rate is None:
+        raise ValueError("an audio example needs its sample_rate")
+    if sample_rate < 1:
+        raise ValueError(f"sample_rate: expected 1 Hz or more, found {sample_rate}")
 
 
 Prompt = str | Mapping[str, Any] | None

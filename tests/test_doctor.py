@@ -117,6 +117,9 @@ def test_a_tokenizer_counts_when_it_is_whole(quick, monkeypatch):
     snapshot.mkdir(parents=True)
     assert findings()["CLAP tokenizer"].problem.startswith("incomplete")
     (snapshot / "vocab.json").touch()
+    problem = findings()["CLAP tokenizer"].problem
+    assert problem == "incomplete: has no tokenizer.json or vocab.json with merges.txt"
+    (snapshot / "merges.txt").touch()
     found = findings()["CLAP tokenizer"]
     assert found.value == str(snapshot.parents[1])
     assert found.problem is None

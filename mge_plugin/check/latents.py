@@ -30,10 +30,11 @@ def latents_info(config: Config) -> "StoreInfo | None":
     """What the latents of folders have in common; shards are not opened ahead, so None."""
     from mge_plugin.data.latents.config import LatentsConfig
     from mge_plugin.data.latents.dataset import open_folders
-    from mge_plugin.data.latents.shards import shard_urls
 
     section = parse_section(LatentsConfig, config, "dataset config")
     if section.from_shards:
+        from mge_plugin.data.latents.shards import shard_urls
+
         shard_urls(section.datasets)
         return None
     return next(iter(open_folders(section.datasets)[0].values())).store

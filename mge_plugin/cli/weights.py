@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,34 +20,72 @@ def import_(
     ] = None,
     to_official: Annotated[
         bool,
-        typer.Option("--to-official", help="The other way round, from ours."),
+        typer.Option("--to-official", help="The other way: from ours, a file of torch.save's."),
     ] = False,
-    norm_type: Annotated[str, typer.Option(help="groupnorm, or layernorm.")] = "groupnorm",
-    sample_rate: Annotated[int, typer.Option(min=1, help="Of the model, Hz.")] = 16000,
-    frames: Annotated[int, typer.Option(min=1, help="Latent frames of a window.")] = 100,
-    clap_ckpt: Annotated[
-        str | None, typer.Option(help="CLAP's file, for the config.")
+    autoencoder_only: Annotated[
+        bool,
+        typer.Option("--autoencoder-only", help="Take the autoencoder out of a whole model."),
+    ] = False,
+    norm_type: Annotated[
+        str | None, typer.Option(help="groupnorm, or layernorm.", show_default="groupnorm")
     ] = None,
+    sample_rate: Annotated[
+        int | None, typer.Option(min=1, help="Of the model, Hz.", show_default="16000")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Latent frames of a window.", show_default="100")
+    ] = None,
+    clap_ckpt: Annotated[str | None, typer.Option(help="CLAP's file, for the config.")] = None,
     clap_tokenizer: Annotated[str | None, typer.Option(help="RoBERTa's folder, likewise.")] = None,
 ) -> None:
     """Turn the published implementation's checkpoint into ours, with its config, or back."""
-    with without_chatter():
-        from mge_plugin.models import importing
-    if to_official:
-        tensors = importing.export_official(ckpt, out)
-        typer.echo(f"Wrote {out}: {tensors} tensors under the published names")
+    unseen = {
+        "norm_type": norm_type,
+        "sample_rate": sample_rate,
+        "frames": frames,
+        "clap_ckpt": clap_ckpt,
+        "clap_tokenizer": clap_tokenizer,
+    }
+    unseen = {name: value for name, value in unseen.items() if value is not None}
+    _check_out(ckpt, out, to_official)
+    if not to_official:
+        _import(ckpt, out, config_out or out.with_suffix(".json"), autoencoder_only, unseen)
         return
-    if out.suffix.lower() != ".safetensors":
+    config_options = {"config_out": config_out, "autoencoder_only": autoencoder_only} | unseen
+    if given := [name for name, value in config_options.items() if value]:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"--to-official writes weights only: leave out {options}")
+    _export(ckpt, out)
+
+
+def _check_out(ckpt: Path, out: Path, to_official: bool) -> None:
+    is_safetensors = out.suffix.lower() == ".safetensors"
+    if to_official and is_safetensors:
+        raise ValueError(f"--out: expected a name ending in .ckpt, found {out.name!r}")
+    if not to_official and not is_safetensors:
         raise ValueError(f"--out: expected a name ending in .safetensors, found {out.name!r}")
-    if norm_type not in ("groupnorm", "layernorm"):
-        raise ValueError(f"--norm-type: expected groupnorm or layernorm, found {norm_type!r}")
-    paths = {"clap_ckpt": clap_ckpt, "clap_tokenizer": clap_tokenizer}
-    given = {name: path for name, path in paths.items() if path is not None}
-    unseen = importing.Unseen(norm_type, sample_rate, frames, **given)
-    imported = importing.import_checkpoint(ckpt, unseen)
+    if out.exists() and ckpt.exists() and out.samefile(ckpt):
+        raise ValueError(f"--out: {out} is the file to be read; choose another name")
+
+
+def _import(
+    ckpt: Path, out: Path, config_out: Path, autoencoder_only: bool, unseen: dict[str, Any]
+) -> None:
+    with without_chatter():
+        from mge_plugin.models.from_tensors import Unseen
+        from mge_plugin.models.importing import import_checkpoint, write_weights
+
+        imported = import_checkpoint(ckpt, Unseen(**unseen), autoencoder_only)
     for line in imported.summary():
         typer.echo(line)
-    typer.echo(f"Wrote {importing.write_weights(imported.weights, out)}")
-    config_out = config_out or out.with_suffix(".json")
+    typer.echo(f"Wrote {write_weights(imported.weights, out, origin=ckpt.name)}")
     config = json.dumps(imported.config, indent=4).encode()
     typer.echo(f"Wrote {write_file(config_out, config)}")
+
+
+def _export(ckpt: Path, out: Path) -> None:
+    with without_chatter():
+        from mge_plugin.models.importing import export_official
+
+        tensors = export_official(ckpt, out)
+    typer.echo(f"Wrote {out}: {tensors} tensors under the published names")

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mge_plugin.data.audio import rms_db
-from mge_plugin.data.dataset import collate
+from mge_plugin.data.batches import collate
 from mge_plugin.data.triplets import MAX_TRIES
 from mge_plugin.files import write_file
 from mge_plugin.models.latents import encode_tracks

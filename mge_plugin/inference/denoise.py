@@ -16,17 +16,22 @@ def denoise_tracks(
     schedule: Tensor,
     cfg_scale: float,
     callback: Callback | None = None,
+    negative: Tensor | None = None,
 ) -> Tensor:
     """Sample latents (b, k, c, n) from `noise` of that shape; given tracks come back as they were.
 
-    `embeddings` (b, k, d) are projected once for the whole run.
+    `embeddings` (b, k, d), and `negative` ones to move away from, are projected once for the whole
+    run.
     """
-    modulations = network.modulate(embeddings)
+    options = {
+        "given": given,
+        "modulations": network.modulate(embeddings),
+        "negative_modulations": None if negative is None else network.modulate(negative),
+        "cfg_scale": cfg_scale,
+    }
 
     def denoiser(x: Tensor, t: Tensor) -> Tensor:
-        return unpack(
-            network(pack(x), t, given=given, modulations=modulations, cfg_scale=cfg_scale)
-        )
+        return unpack(network(pack(x), t, **options))
 
     latents = sample_ddim(denoiser, noise, schedule, callback, network.objective)
     return latents if given is None else given.insert(latents)

@@ -167,7 +167,7 @@ class Pipeline:
         texts = {task.prompted.label: prompt}
         metadata = [dict.fromkeys(self.model.conditioner.conditioners, texts)]
         conditioning = self.model.conditioner(metadata, self.device)
-        return self.model.get_conditioning_inputs(conditioning)["global_cond"]
+        return self.model.embeddings(conditioning)
 
     def _give(self, task: Task, audio: Tensor) -> Given:
         latents = encode_tracks(self.model.pretransform, audio[:, None].to(self.device))[:, 0]

@@ -5,6 +5,7 @@ SAT's own loader skips keys that do not fit; the model then stays random and sou
 
 import pickle
 import re
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,33 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mge_plugin.models import official
+from mge_plugin.models import foreign, official
 from mge_plugin.models.official import StateDict
 
 WRAPPED = "diffusion."  # keys of a Lightning checkpoint of SAT's diffusion training
 AVERAGED = "diffusion_ema.ema_model."
+PARALLEL = "module."  # what DistributedDataParallel puts before every key
 SHOWN = 8  # keys named of each kind of problem
-
-# Names that tell of another kind of checkpoint, and what to do with it.
-KINDS = {
-    (official.NETWORK,): "the published implementation's file; `mge import` makes it one of ours",
-    ("module.text_branch.", "text_branch."): (
-        "a CLAP; the model config names it as ckpt_path of its mge_clap conditioner"
-    ),
-    ("autoencoder.", "autoencoder_ema."): (
-        "a training checkpoint of an autoencoder; unwrap it, and give it to a training as "
-        "--pretransform-ckpt-path"
-    ),
-    ("encoder.layers.", "decoder.layers."): (
-        "an autoencoder alone, expected a whole three-track model"
-    ),
-}
-# First bytes of files that are no checkpoint at all.
-FOREIGN = {
-    b"<!doctype": "a web page, saved in place of the file; download it again",
-    b"<html": "a web page, saved in place of the file; download it again",
-    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the file itself",
-}
+LARGEST_HEADER = 10**8  # bytes, of safetensors
 
 
 class CheckpointError(ValueError):
@@ -48,7 +30,7 @@ class CheckpointError(ValueError):
 
 
 def read_checkpoint(path: Path | str) -> StateDict:
-    """Tensors by name from a `.safetensors` file or a `.ckpt`; a training one is unwrapped."""
+    """Tensors by name from a safetensors file or one of torch.save's; a training's is unwrapped."""
     return unwrap(read_weights(Path(path)))
 
 
@@ -56,11 +38,21 @@ def read_weights(path: Path) -> StateDict:
     """The same under the names that the file has, mapped into memory until they are used."""
     if not path.is_file():
         raise CheckpointError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    content = load_tensors(path) if path.suffix.lower() == ".safetensors" else load_pickled(path)
+    content = load_tensors(path) if _is_safetensors(path) else load_pickled(path)
     state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state_dict, Mapping) or not _are_weights(state_dict):
-        raise CheckpointError(f"{path}: holds no weights, expected tensors by name")
+        inside = sorted(map(str, content)) if isinstance(content, Mapping) else type(content)
+        raise CheckpointError(
+            f"{path}: holds no weights, expected tensors by name, found {reprlib.repr(inside)}"
+        )
     return dict(state_dict)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its content, whatever its name: the length of a header, then the header, in JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER
 
 
 def load_tensors(path: Path) -> StateDict:
@@ -77,13 +69,10 @@ def load_pickled(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
-        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        if foreign is None:
+        called = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        if called is None:
             raise _unreadable(path, "not written by torch.save") from error
-        raise CheckpointError(
-            f"{path}: refused, since opening it would call {foreign[1]}; expected tensors, numbers "
-            "and texts only"
-        ) from error
+        raise _refused(path, called[1]) from error
     except Exception as error:  # a damaged file raises many kinds; each means the same to a user
         raise _unreadable(path, str(error)) from error
 
@@ -91,13 +80,17 @@ def load_pickled(path: Path) -> object:
 def unwrap(state_dict: StateDict) -> StateDict:
     """A training checkpoint's keys to the model's own, the averaged network where there is one.
 
-    Does what SAT's `unwrap_model.py` does; a checkpoint that is not wrapped is returned as it is.
+    Does what SAT's `unwrap_model.py` does, and the published implementation's for its own; a
+    checkpoint that is not wrapped is returned as it is.
     """
+    if all(key.startswith(PARALLEL) for key in state_dict):
+        state_dict = {key.removeprefix(PARALLEL): value for key, value in state_dict.items()}
     if not any(key.startswith(WRAPPED) for key in state_dict):
         return state_dict
     plain = {k.removeprefix(WRAPPED): v for k, v in state_dict.items() if k.startswith(WRAPPED)}
+    network = official.NETWORK if official.is_official(plain) else "model."
     averaged = {
-        f"model.{key.removeprefix(AVERAGED)}": value
+        network + key.removeprefix(AVERAGED): value
         for key, value in state_dict.items()
         if key.startswith(AVERAGED)
     }
@@ -105,24 +98,27 @@ def unwrap(state_dict: StateDict) -> StateDict:
 
 
 def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load a checkpoint into `model`; missing, unexpected or misshapen keys raise, by name."""
-    state_dict = official.old_weight_norm(read_checkpoint(path))
-    problems = misfits(model.state_dict(), state_dict)
-    if problems:
-        raise CheckpointError(_kind_of(path, state_dict) or _misfit(path, problems))
-    model.load_state_dict(state_dict)
+    """Load a checkpoint into `model`; missing, unexpected or misshapen keys raise, by name.
+
+    Either naming of weight norm fits: the model's own is taken.
+    """
+    expected = model.state_dict()
+    found = official.weight_norm_as(expected, read_checkpoint(path))
+    if problems := misfits(expected, found):
+        other = _other_kind(Path(path), expected, found)
+        misfit = f"does not fit the model config: {'; '.join(problems)}"
+        raise CheckpointError(f"{path}: {other or misfit}")
+    model.load_state_dict(found)
 
 
-def _misfit(path: Path | str, problems: list[str]) -> str:
-    return f"{path}: does not fit the model config: {'; '.join(problems)}"
-
-
-def _kind_of(path: Path | str, state_dict: Mapping[str, Tensor]) -> str | None:
-    """What a file is that does not fit, if its names tell, and what to do with it."""
-    for starts, sentence in KINDS.items():
-        if any(key.startswith(starts) for key in state_dict):
-            return f"{path}: {sentence}"
-    return None
+def _other_kind(
+    path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
+) -> str | None:
+    """What `found` is, if of another kind than `expected`, and what to do with it."""
+    wanted, kind = foreign.kind_of(expected), foreign.kind_of_file(path, found)
+    if kind is None or kind is wanted:
+        return None
+    return f"{kind.name}, expected {wanted.name if wanted else 'another'}; {kind.advice}"
 
 
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
@@ -150,16 +146,25 @@ def _are_weights(content: Mapping) -> bool:
     return bool(content) and named
 
 
+def _refused(path: Path, called: str) -> CheckpointError:
+    """The error of a file that holds more than tensors; its names may still tell what it is."""
+    kind = foreign.kind_of_file(path, foreign.texts_in(path))
+    refused = f"refused, since opening it would call {called}; expected tensors, numbers and texts"
+    if kind is None:
+        return CheckpointError(f"{path}: {refused} only")
+    if kind is foreign.CLAP:
+        return CheckpointError(f"{path}: {kind.name}; {kind.advice}")
+    return CheckpointError(
+        f"{path}: {kind.name}, {refused} only; write its weights alone with the unwrap_model.py of "
+        "the program that trained it"
+    )
+
+
 def _unreadable(path: Path, reason: str) -> CheckpointError:
-    reason = reason.strip().splitlines()[0][:200] if reason.strip() else "it ends too early"
     size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
-    for begins, sentence in FOREIGN.items():
-        if start.startswith(begins):
-            return CheckpointError(
-                f"{path}: not a readable checkpoint but {sentence} ({size} bytes)"
-            )
+    if told := foreign.told_by_bytes(path):
+        return CheckpointError(f"{path}: not a readable checkpoint but {told} ({size} bytes)")
+    reason = reason.strip().splitlines()[0][:200] if reason.strip() else "it ends too early"
     return CheckpointError(
         f"{path}: not a readable checkpoint ({size} bytes: {reason}); "
         "an incomplete download or another kind of file?"

@@ -71,12 +71,12 @@ class TrackConditioner(Conditioner):
     ) -> dict[Any, Tensor]:
         """By place, (width,); one call for those that are not embedded yet."""
         ready = {
-            place: prompt.embedding.float().to(device)
+            place: self._of_width(prompt.embedding).to(device, torch.float32)
             for place, prompt in asked.items()
             if prompt.embedding is not None
         }
         audio = {
-            place: (p.audio, p.sample_rate)
+            place: (p.audio.to(device), p.sample_rate)
             for place, p in asked.items()
             if p.audio is not None and place not in ready
         }
@@ -87,6 +87,14 @@ class TrackConditioner(Conditioner):
             return ready
         embedded = self.embedder.embed_audio(list(audio.values())).to(device)
         return ready | dict(zip(audio, embedded, strict=True))
+
+    def _of_width(self, embedding: Tensor) -> Tensor:
+        if embedding.shape != (self.output_dim,):
+            raise ValueError(
+                f"an embedded example: expected shape ({self.output_dim},), "
+                f"found {tuple(embedding.shape)}"
+            )
+        return embedding
 
 
 def _mix(text: Tensor | None, example: Tensor | None, text_weight: float) -> Tensor:

@@ -10,7 +10,7 @@ The transformer, its attention and its feed-forward are stable-audio-tools' own;
 SAT DiT is that norms, timesteps and conditioning work per track.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,7 @@ from mge_plugin.config import ConfigError
 from mge_plugin.tracks import NUM_TRACKS
 
 MODULATIONS = 6  # scale, shift and gate, for attention and for the feed-forward
+MIN_HEAD_WIDTH = 32  # SAT's rotary embedding turns so many channels of a head
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class DiTConfig:
                 yield f"{key} must be a multiple of {NUM_TRACKS} tracks, found {value}"
         if self.num_heads > 0 and self.embed_dim % self.num_heads:
             yield f"num_heads must divide embed_dim {self.embed_dim}, found {self.num_heads}"
+        elif self.num_heads > 0 and self.embed_dim // self.num_heads < MIN_HEAD_WIDTH:
+            width = self.embed_dim // self.num_heads
+            yield f"embed_dim / num_heads must be {MIN_HEAD_WIDTH} or more, found {width}"
         features = self.timestep_features_dim
         if features < 2 or features % 2:
             yield f"timestep_features_dim must be even, found {features}"
@@ -62,7 +66,10 @@ class DiTConfig:
 class TimestepFeatures(nn.Module):
     """Learned Fourier features of levels: (b, k) to (b, k, dim), in float32 as they are steep.
 
-    A parameter on every SAT version; in SAT's own module it is one in 0.0.19 and fixed in 0.0.20.
+    The weight is a parameter on every SAT version; in SAT's own module it is one in 0.0.19 and
+    fixed in 0.0.20. It stays float32 in a halved model: rounded to half precision it would turn
+    angles by up to 0.1 rad. As the model's first parameter it also has SAT's samplers keep their
+    state float32.
     """
 
     def __init__(self, dim: int, deviation: float = 16.0) -> None:
@@ -70,8 +77,17 @@ class TimestepFeatures(nn.Module):
         self.weight = nn.Parameter(torch.randn(dim // 2, 1) * deviation)
 
     def forward(self, t: Tensor) -> Tensor:
-        angle = 2 * torch.pi * t.float()[:, :, None] @ self.weight.float().T
+        # a product of matrices would be one that autocast does in half precision
+        angle = 2 * torch.pi * t.float()[:, :, None] * self.weight.float().squeeze(1)
         return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """Follow `to`, `half` and the like to another device, not to another precision."""
+        weight = self.weight.detach()
+        super()._apply(fn, recurse)
+        if self.weight.dtype != torch.float32:
+            self.weight.data = weight.to(self.weight.device, torch.float32)
+        return self
 
 
 class TrackGroupNorm(nn.Module):
@@ -84,16 +100,36 @@ class TrackGroupNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = rearrange(x, "b n d -> b d n")
+        x = rearrange(x, "b n d -> b d n 1")  # an image in channels-last order: nothing is copied
         x = F.group_norm(x, NUM_TRACKS, self.gamma.to(x.dtype), self.beta.to(x.dtype), self.eps)
-        return rearrange(x, "b d n -> b n d")
+        return rearrange(x, "b d n 1 -> b n d")
+
+
+class TrackLinear(nn.Conv1d):
+    """A linear layer a track, no weight shared: (b, k, width) in, (b, k, out) out.
+
+    It holds the published weights, those of a grouped convolution over one frame, and SAT's LoRA
+    knows it as one; as one product of matrices it is computed up to four times faster.
+    """
+
+    def __init__(self, width: int, out: int, bias: bool) -> None:
+        super().__init__(NUM_TRACKS * width, NUM_TRACKS * out, 1, groups=NUM_TRACKS, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = rearrange(self.weight, "(k o) i 1 -> k o i", k=NUM_TRACKS)
+        x = rearrange(x, "b k i -> k i b")
+        if self.bias is None:
+            y = torch.bmm(weight, x)
+        else:
+            y = torch.baddbmm(rearrange(self.bias, "(k o) -> k o 1", k=NUM_TRACKS), weight, x)
+        return rearrange(y, "k o b -> b k o")
 
 
 class TrackBlock(TransformerBlock):
     """SAT's adaLN transformer block, its scales, shifts and gates computed track by track."""
 
     def __init__(self, config: DiTConfig, layer_ix: int) -> None:
-        dim = config.embed_dim
+        dim, width = config.embed_dim, config.embed_dim // NUM_TRACKS
         super().__init__(dim, dim // config.num_heads, global_cond_dim=dim, layer_ix=layer_ix)
         del self.to_scale_shift_gate  # SAT adds a learned constant here; the paper has none
         self.register_buffer(
@@ -104,9 +140,9 @@ class TrackBlock(TransformerBlock):
             self.ff_norm = TrackGroupNorm(dim)
         self.to_modulations = nn.Sequential(
             nn.SiLU(),
-            Rearrange("b d -> b d 1"),
-            nn.Conv1d(dim, MODULATIONS * dim, 1, groups=NUM_TRACKS, bias=False),
-            Rearrange("b (k m w) 1 -> b (m k w)", k=NUM_TRACKS, m=MODULATIONS),
+            Rearrange("b (k w) -> b k w", k=NUM_TRACKS),
+            TrackLinear(width, MODULATIONS * width, bias=False),
+            Rearrange("b k (m w) -> b (m k w)", m=MODULATIONS),
         )
         nn.init.zeros_(self.to_modulations[2].weight)
 
@@ -124,13 +160,11 @@ class MGEDiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
-        dim = config.embed_dim
-        self.timestep_features = TimestepFeatures(config.timestep_features_dim)
-        self.to_timestep_embed = _track_projection(config.timestep_features_dim, dim, dim, True)
-        conditioning_dim = config.global_cond_dim * NUM_TRACKS
-        self.to_global_embed = _track_projection(
-            config.global_cond_dim, conditioning_dim, dim, False
-        )
+        dim, width = config.embed_dim, config.embed_dim // NUM_TRACKS
+        features, embedding = config.timestep_features_dim, config.global_cond_dim
+        self.timestep_features = TimestepFeatures(features)
+        self.to_timestep_embed = _track_projection(features, width, width, bias=True)
+        self.to_global_embed = _track_projection(embedding, embedding, width, bias=False)
         self.transformer = ContinuousTransformer(
             dim=dim,
             depth=0,
@@ -154,9 +188,9 @@ class MGEDiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, modulations: Tensor) -> Tensor:
         """`x` (b, k*c, n), `t` (b, k) from 0 clean to 1 noise, `modulations` from `modulate`.
 
-        Returns `v` (b, k*c, n).
+        Returns `v` (b, k*c, n) in the precision of `x`, a sampler's state, whatever the model's.
         """
-        x = x.to(self._dtype())
+        precision, x = x.dtype, x.to(self._dtype())
         x = self.preprocess_conv(x) + x
         x = self.transformer(
             rearrange(x, "b c n -> b n c"),
@@ -165,7 +199,7 @@ class MGEDiT(nn.Module):
             use_checkpointing=self.config.use_checkpointing and torch.is_grad_enabled(),
         )
         x = rearrange(x[:, 1:], "b n c -> b c n")  # without the timestep's token
-        return self.postprocess_conv(x) + x
+        return (self.postprocess_conv(x) + x).to(precision)
 
     def _timestep_token(self, t: Tensor) -> Tensor:
         """One token (b, 1, k*w) from levels (b, k)."""
@@ -176,14 +210,14 @@ class MGEDiT(nn.Module):
         return self.preprocess_conv.weight.dtype
 
 
-def _track_projection(track_dim: int, hidden: int, out: int, bias: bool) -> nn.Sequential:
-    """Two layers a track, no weight shared: (b, k, track_dim) -> (b, out)."""
+def _track_projection(width: int, hidden: int, out: int, bias: bool) -> nn.Sequential:
+    """Two layers a track: (b, k, width) -> (b, k*out)."""
     return nn.Sequential(
-        Rearrange("b k d -> b (k d) 1"),
-        nn.Conv1d(track_dim * NUM_TRACKS, hidden, 1, groups=NUM_TRACKS, bias=bias),
+        nn.Identity(),  # in the published weights the first layer is number 1
+        TrackLinear(width, hidden, bias),
         nn.SiLU(),
-        nn.Conv1d(hidden, out, 1, groups=NUM_TRACKS, bias=bias),
-        Rearrange("b d 1 -> b d"),
+        TrackLinear(hidden, out, bias),
+        Rearrange("b k d -> b (k d)"),
     )
 
 

@@ -31,6 +31,10 @@ class Given:
         """The same on another device."""
         return Given(self.latents.to(device), self.mask.to(device))
 
+    def type(self, dtype: torch.dtype) -> "Given":
+        """The same in another precision; SAT asks this of every conditioning input."""
+        return Given(self.latents.type(dtype), self.mask)
+
     def insert(self, x: Tensor) -> Tensor:
         """Put the given tracks into `x` (b, k, c, n)."""
         return torch.where(per_track(self.mask) > 0, self.latents.to(x.dtype), x)

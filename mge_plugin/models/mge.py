@@ -24,7 +24,7 @@ GIVEN = "given"  # the conditioning key of a Given
 
 # SAT's samplers pass these to any network: they choose between forms of guidance of which this
 # network has one.
-_INERT_OPTIONS = frozenset({"batch_cfg", "rescale_cfg"})
+_INERT_OPTIONS = frozenset({"batch_cfg", "rescale_cfg", "apg_scale"})
 
 
 class MGEDiffusion(ConditionedDiffusionModel):
@@ -44,57 +44,69 @@ class MGEDiffusion(ConditionedDiffusionModel):
         x: Tensor,
         t: Tensor,
         global_cond: Tensor | None = None,
-        negative_global_cond: Tensor | None = None,
         given: Given | None = None,
         modulations: Tensor | None = None,
+        negative_modulations: Tensor | None = None,
         cfg_scale: float = 1.0,
         cfg_interval: tuple[float, float] = (0, 1),
         scale_phi: float = 0.0,
+        return_info: bool = False,
         **sat_options: Any,
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Predict the objective (b, k*c, n) of `x` (b, k*c, n) at levels `t`, (b,) or (b, k).
 
-        `global_cond` (b, k, d) are the embeddings, `negative_global_cond` those to move away from
-        (zeros if absent); `modulations` saves projecting the former at every step.
+        What is asked are the embeddings `global_cond` (b, k, d) or, to project them once a sampling
+        run and not once a step, their `modulations`. Guidance moves away from
+        `negative_modulations`; nothing asked is all zeros, known without computing it. With
+        `return_info` SAT's CFG++ sampler asks for what guidance moved away from, too.
         """
         _reject_unsupported(sat_options)
         t = t[:, None].expand(-1, NUM_TRACKS) if t.ndim == 1 else t
         if modulations is None:
             modulations = self.modulate(global_cond)
+        modulations = modulations.to(self.model.preprocess_conv.weight)  # SAT casts what it passes
         levels, clamped = t, x
         if given is not None:
             levels, clamped = given.levels(t), pack(given.insert(unpack(x)))
         _, sigma = self.objective.alpha_sigma(t)
         if is_guided(sigma, cfg_scale, cfg_interval):
-            null = self._null_modulations(modulations, negative_global_cond)
-            prediction = self.model(
+            null = torch.zeros_like(modulations)
+            if negative_modulations is not None:
+                null = negative_modulations.to(null)
+            asked, away = self.model(
                 torch.cat([clamped, clamped]),
                 torch.cat([levels, levels]),
                 torch.cat([modulations, null], dim=1),
-            )
-            prediction = guide(*prediction.chunk(2), cfg_scale, scale_phi)
+            ).chunk(2)
+            prediction = guide(asked, away, cfg_scale, scale_phi)
         else:
-            prediction = self.model(clamped, levels, modulations)
+            prediction = away = self.model(clamped, levels, modulations)
         if given is not None:
-            prediction = pack(given.predict(unpack(x), unpack(prediction), t, self.objective))
-        return prediction
-
-    def _null_modulations(self, modulations: Tensor, negative: Tensor | None) -> Tensor:
-        """Nothing asked is all zeros, known without computing it."""
-        return torch.zeros_like(modulations) if negative is None else self.modulate(negative)
+            prediction, away = (
+                pack(given.predict(unpack(x), unpack(p), t, self.objective))
+                for p in (prediction, away)
+            )
+        return (prediction, {"uncond_output": away}) if return_info else prediction
 
 
 class MGEModel(ConditionedDiffusionModelWrapper):
     """Autoencoder, conditioner and network together; SAT's scripts and UI know it as their own."""
 
+    def embeddings(self, conditioning_tensors: Mapping[str, Any]) -> Tensor:
+        """What is asked (b, k, d), from what the conditioner returns."""
+        return sum(conditioning_tensors[key][0] for key in self.global_cond_ids)
+
     def get_conditioning_inputs(
         self, conditioning_tensors: Mapping[str, Any], negative: bool = False
     ) -> dict[str, Any]:
-        """Arguments of the network's call: the embeddings (b, k, d) and what is given."""
-        embeddings = sum(conditioning_tensors[key][0] for key in self.global_cond_ids)
+        """Arguments of the network's call: what is asked, projected, and what is given.
+
+        SAT calls this once a sampling run.
+        """
+        modulations = self.model.modulate(self.embeddings(conditioning_tensors))
         if negative:
-            return {"negative_global_cond": embeddings}
-        return {"global_cond": embeddings, "given": conditioning_tensors.get(GIVEN)}
+            return {"negative_modulations": modulations}
+        return {"modulations": modulations, "given": conditioning_tensors.get(GIVEN)}
 
 
 @dataclass(frozen=True)

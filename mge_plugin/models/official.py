@@ -21,7 +21,8 @@ OUR_NETWORK = "model.model."
 MODULATION, OUR_MODULATION = ".to_scale_shift_gate.", ".to_modulations."
 AUTOENCODER = "pretransform.model."
 HEAD_WIDTH = 32  # channels of an attention head
-_NEW_WEIGHT_NORM = {  # torch 2's names of a weight-normed layer's parameters, and SAT's
+# torch 2's names of a weight-normed layer's parameters, and the older ones, which SAT has
+_NEW_NAMES = {
     ".parametrizations.weight.original0": ".weight_g",
     ".parametrizations.weight.original1": ".weight_v",
 }
@@ -30,11 +31,6 @@ _NEW_WEIGHT_NORM = {  # torch 2's names of a weight-normed layer's parameters, a
 def is_official(weights: Mapping[str, Any]) -> bool:
     """Whether the names are the published implementation's."""
     return any(key.startswith(NETWORK) for key in weights)
-
-
-def is_ours(weights: Mapping[str, Any]) -> bool:
-    """Whether the names are those of this plugin's three-track model."""
-    return any(key.startswith(OUR_NETWORK) and OUR_MODULATION in key for key in weights)
 
 
 def from_official(weights: Mapping[str, Tensor]) -> StateDict:
@@ -58,8 +54,14 @@ def old_weight_norm(weights: Mapping[str, Tensor]) -> StateDict:
     return {_old_name(key): value for key, value in weights.items()}
 
 
+def weight_norm_as(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> StateDict:
+    """The names of weight norm that `expected` has, of every weight-normed layer in it."""
+    names = {_old_name(key): key for key in expected}
+    return {names.get(key, key): value for key, value in old_weight_norm(weights).items()}
+
+
 def _old_name(key: str) -> str:
-    for new, old in _NEW_WEIGHT_NORM.items():
+    for new, old in _NEW_NAMES.items():
         if key.endswith(new):
             return key.removesuffix(new) + old
     return key

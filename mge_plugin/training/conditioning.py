@@ -45,7 +45,9 @@ def training_embeddings(
     """Embeddings (b, k, d) of a batch of `audio` (b, k, channels, samples), None if encoded ahead.
 
     An item's texts are in its metadata by the conditioner's id, e.g. `prompt`; the embeddings of
-    what it sounds like, where audio is None, in `audio_embedding`, by track.
+    what it sounds like, where audio is None, in `audio_embedding`, by track. Text weights are drawn
+    from the items' own `generators`. ValueError if a track is to be asked by a sound that is not
+    there.
     """
     tracks = [None] * len(metadata) if audio is None else audio
     weights = [torch.rand((), generator=generator).item() for generator in generators]
@@ -56,6 +58,8 @@ def training_embeddings(
             _item_prompts(item, item.get(key), sound, model.sample_rate, weight)
             for item, sound, weight in zip(metadata, tracks, weights, strict=True)
         ]
+        if audio is None and conditioner.hears:
+            _check_embedded(metadata, modes)
         chosen = [_choose(prompt, modes, conditioner) for prompt in prompts]
         embeddings.append(conditioner(chosen, device)[0])
     return sum(embeddings)
@@ -68,6 +72,18 @@ def drop_tracks(
     uniform = torch.stack([torch.rand(NUM_TRACKS, generator=g) for g in generators])
     kept = (uniform >= probability).to(embeddings)
     return embeddings * kept[:, :, None]
+
+
+def _check_embedded(metadata: Sequence[Mapping[str, Any]], modes: ConditioningModes) -> None:
+    """Without this, tracks would be trained on zeros and nobody would know."""
+    for track in Track:
+        mode = modes.of(track, hears=True)
+        embedded = all(track.label in item.get("audio_embedding", {}) for item in metadata)
+        if mode in ("audio", "mix") and not embedded:
+            raise ValueError(
+                f"training.conditioning.{track.label} is {mode!r}, but the latents come without "
+                "audio embeddings: run mge encode with this model config, or say 'text'"
+            )
 
 
 def _item_prompts(

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
 from mge_plugin.config import ConfigError
+from mge_plugin.training.ranks import number_of_ranks, sum_over_ranks
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,17 @@ def track_losses(prediction: Tensor, target: Tensor, frames: Tensor | None = Non
     return (squared * kept).sum(dim=2) / kept.sum(dim=2).clamp_min(1)
 
 
-def loss_weights(t: Tensor, metadata: Sequence[Mapping[str, Any]], weights: LossWeights) -> Tensor:
-    """What each item's tracks count, (b, k): nothing where they are given, `t` (b, k) is 0.
+def known_tracks(metadata: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Which tracks (b, k) the corpus knows, 1 or 0, by the items' `loss_mask`; all if it is absent.
 
-    An item's `loss_mask`, three 0 or 1, leaves out a track that the corpus does not know.
+    Songs that are nothing but a mixture teach nothing about sources.
     """
-    known = [item.get("loss_mask", (1, 1, 1)) for item in metadata]
-    return (t > 0) * t.new_tensor(known) * t.new_tensor(weights.values())
+    return torch.tensor([[*item.get("loss_mask", (1, 1, 1))] for item in metadata]).float()
+
+
+def loss_weights(t: Tensor, known: Tensor, weights: LossWeights) -> Tensor:
+    """What each item's tracks count, (b, k): nothing where they are given, `t` (b, k) is 0."""
+    return (t > 0) * known * known.new_tensor(weights.values())
 
 
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
@@ -53,21 +57,18 @@ def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     The weights of all ranks make the divisor: the mean of the ranks' gradients is then that of one
     rank with all items.
     """
-    total = weights.sum()
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-        total = total / dist.get_world_size()
-    return (losses * weights).sum() / torch.where(total > 0, total, 1.0)
+    share = sum_over_ranks(weights.sum()) / number_of_ranks()
+    return (losses * weights).sum() / torch.where(share > 0, share, 1.0)
 
 
 def unpadded_frames(metadata: Sequence[Mapping[str, Any]], frames: int) -> Tensor | None:
     """Which latent frames (b, n) hold some of the song, from the items' padding masks, if any.
 
-    SAT's versions give a mask (samples,) as a tensor or as a list with one.
+    SAT's versions give a mask (samples,) as a tensor, as a list with one or as a list of numbers.
     """
     masks = [item.get("padding_mask") for item in metadata]
-    masks = [mask[0] if isinstance(mask, (list, tuple)) else mask for mask in masks]
     if any(mask is None for mask in masks):
         return None
-    pooled = [F.adaptive_max_pool1d(mask.float().reshape(1, -1), frames) for mask in masks]
-    return torch.cat(pooled) > 0
+    masks = [mask[0] if isinstance(mask[0], Tensor) and mask[0].ndim else mask for mask in masks]
+    masks = [torch.as_tensor(mask).float().reshape(1, -1) for mask in masks]
+    return torch.cat([F.adaptive_max_pool1d(mask, frames) for mask in masks]) > 0

@@ -1,6 +1,7 @@
 """Everything random in training, by item: the same on any number of ranks and after a resume."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,14 @@ class ItemRandomness:
 def _generator(entropy: Sequence[int]) -> torch.Generator:
     (seed,) = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(seed))
+
+
+@contextmanager
+def as_global(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Let code that draws from the global generators draw what `generator`'s seed decides."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(generator.initial_seed())
+        yield
 
 
 def item_numbers(seen: int, batch_size: int, rank: int, ranks: int) -> list[int]:

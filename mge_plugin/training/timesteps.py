@@ -12,7 +12,7 @@ from mge_plugin.tracks import NUM_TRACKS, Track
 from mge_plugin.training.randomness import ItemRandomness
 
 Spread = Literal["uniform", "stratified", "quasi_random"]
-Spread = Literal["uniform", "stratified", "quasi_random"]
+PATTERNS = ("none", *(track.label for track in Track))  # by what is given
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it fill [0, 1) evenly, however many they are
 
 
@@ -95,7 +95,7 @@ def _with_pattern(levels: Tensor, pattern: Tensor) -> Tensor:
     return torch.where(given, 0.0, levels[:, None])
 
 
-def pattern_name(levels: Tensor) -> str:
-    """The pattern of one item's levels (track,): a given track's label, or "none"."""
-    clean = (levels == 0).nonzero().flatten().tolist()
-    return Track(clean[0]).label if clean else "none"
+def pattern_numbers(t: Tensor) -> Tensor:
+    """Each item's place in PATTERNS, (b,), from its levels (b, k)."""
+    clean = t == 0
+    return torch.where(clean.any(dim=1), clean.int().argmax(dim=1) + 1, 0)

@@ -10,27 +10,25 @@ import torch
 from einops import rearrange
 from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 from torch import Tensor
+from torch.distributed.fsdp.wrap import wrap
 
 from mge_plugin.data.sampler import ItemSampler
-from mge_plugin.models.latents import encode_posterior
+from mge_plugin.models.latents import encode_posterior, encode_tracks, is_vae
 from mge_plugin.models.mge import MGEModel
 from mge_plugin.noise import per_track
-from mge_plugin.tracks import NUM_TRACKS, Track, pack, unpack
+from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 from mge_plugin.training.conditioning import drop_tracks, training_embeddings
 from mge_plugin.training.config import TrainingConfig, training_config
+from mge_plugin.training.loss_sums import LossSums
 from mge_plugin.training.objective import (
+    known_tracks,
     loss_weights,
     track_losses,
     unpadded_frames,
     weighted_mean,
 )
-from mge_plugin.training.randomness import ItemRandomness, item_numbers
-from mge_plugin.training.timesteps import (
-    draw_timesteps,
-    fixed_timesteps,
-    noising_levels,
-    pattern_name,
-)
+from mge_plugin.training.randomness import ItemRandomness, as_global, item_numbers
+from mge_plugin.training.timesteps import draw_timesteps, fixed_timesteps, noising_levels
 from mge_plugin.upstream import count_finished_batch, lora_options, train_loader
 
 PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
@@ -59,42 +57,60 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         self.config = config
         self.items_seen = 0  # by all ranks together
         self.batches_in_epoch = 0
+        self.items_validated = 0
+        self.validation = LossSums(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        draws = self._randomness(self.config.seed, self.items_seen, len(batch[1]))
-        batch_size = len(batch[1]) * self.trainer.world_size
+        reals, metadata = batch
+        draws = self._randomness(self.config.seed, self.items_seen, len(metadata))
+        batch_size = len(metadata) * self.trainer.world_size
         self.items_seen += batch_size
         self.batches_in_epoch += 1
         t = draw_timesteps(self.config.timesteps, draws, batch_size)
-        loss, log = self.diffusion_loss(batch, t, draws, self.cfg_dropout_prob)
+        latents = self.encode(reals, draws)
+        losses = self.diffusion_losses(latents, batch, t, draws, self.cfg_dropout_prob)
+        known, weights = self._weights(t, metadata)
+        loss = weighted_mean(losses, weights)
+        log = LossSums(self.device).add(losses, t, known, weights).means()
         log = {f"train/{name}": value for name, value in log.items()}
+        log["train/std_data"] = latents.std()
         log["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_dict(log, prog_bar=False, on_step=True, batch_size=len(batch[1]))
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch[1]))
+        self.log_dict(log, prog_bar=False, on_step=True, batch_size=len(metadata))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(metadata))
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.items_validated = 0
+        self.validation = LossSums(self.device)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Every pattern in turn at fixed levels with fixed noise, nothing dropped."""
-        seen = batch_idx * len(batch[1]) * self.trainer.world_size
-        draws = self._randomness(VALIDATION_SEED, seen, len(batch[1]))
-        t = fixed_timesteps(self.config.timesteps, draws.numbers)
-        with torch.no_grad():
-            loss, log = self.diffusion_loss(batch, t, draws, dropout=0.0)
-        log = {f"val/{name}": value for name, value in log.items()}
-        self.log_dict({"val/loss": loss} | log, sync_dist=True, batch_size=len(batch[1]))
+        """Judge the trained weights (as SAT does, not their average) at fixed levels and noise.
 
-    def on_validation_epoch_end(self) -> None:
-        """SAT averages its own validation losses here; Lightning has averaged ours."""
-
-    def diffusion_loss(
-        self, batch: Batch, t: Tensor, draws: ItemRandomness, dropout: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch at levels `t` (b, k), and its parts by pattern and track.
-
-        Reals are audio (b, k*channels, samples) or latents (b, k*c, n).
+        The items take the patterns in turn, and nothing is dropped.
         """
         reals, metadata = batch
-        latents = self.encode(reals, draws)
+        draws = self._randomness(VALIDATION_SEED, self.items_validated, len(metadata))
+        self.items_validated += len(metadata) * self.trainer.world_size
+        t = fixed_timesteps(self.config.timesteps, draws.numbers)
+        with torch.no_grad():
+            losses = self.diffusion_losses(self.encode(reals, draws), batch, t, draws, dropout=0.0)
+        self.validation.add(losses, t, *self._weights(t, metadata))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over every rank's items, the same on each rank."""
+        total = self.validation.over_ranks()
+        log = {"val/loss": total.loss()}
+        log |= {f"val/{name}": value for name, value in total.means().items()}
+        self.log_dict(log, sync_dist=True)
+
+    def diffusion_losses(
+        self, latents: Tensor, batch: Batch, t: Tensor, draws: ItemRandomness, dropout: float
+    ) -> Tensor:
+        """Errors (b, k) of what is predicted of latents (b, k, c, n) at levels `t` (b, k).
+
+        The batch's reals are audio (b, k*channels, samples) or latents (b, k*c, n).
+        """
+        reals, metadata = batch
         embeddings = self._embed(reals, metadata, draws)
         embeddings = drop_tracks(embeddings, dropout, draws.generators("dropout"))
         noise = draws.normal("noise", latents.shape[1:], self.device)
@@ -105,20 +121,29 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         told = t.to(self.device)
         prediction = unpack(self.diffusion.model(pack(x), told, global_cond=embeddings)).float()
         frames = unpadded_frames(metadata, x.shape[-1]) if self.config.mask_padding else None
-        losses = track_losses(prediction, target, frames)
-        loss = weighted_mean(losses, loss_weights(told, metadata, self.config.loss_weights))
-        return loss, _by_pattern(losses.detach(), t) | {"std_data": latents.std()}
+        return track_losses(prediction, target, frames)
 
     def encode(self, reals: Tensor, draws: ItemRandomness | None = None) -> Tensor:
         """Reals to latents (b, k, c, n): drawn from a VAE's posterior, its mean without `draws`."""
         pretransform = self.diffusion.pretransform
         if pretransform is None or self.pre_encoded:
             return unpack(_unwrapped(reals)) / getattr(pretransform, "scale", 1.0)
+        audio = self._audio(reals)
         with torch.no_grad():
-            mean, deviation = encode_posterior(pretransform.eval(), self._audio(reals))
-        if draws is None or deviation is None:
+            if draws is not None and not is_vae(pretransform):
+                return self._encode_by_item(audio, draws)
+            mean, deviation = encode_posterior(pretransform.eval(), audio)
+        if draws is None:
             return mean
         return mean + deviation * draws.normal("posterior", mean.shape[1:], mean.device)
+
+    def _encode_by_item(self, audio: Tensor, draws: ItemRandomness) -> Tensor:
+        """Latents of an autoencoder whose bottleneck may draw from the global generators."""
+        pretransform, latents = self.diffusion.pretransform.eval(), []
+        for item, generator in zip(audio.split(1), draws.generators("posterior"), strict=True):
+            with as_global(generator, self.device):
+                latents.append(encode_tracks(pretransform, item))
+        return torch.cat(latents)
 
     def _audio(self, reals: Tensor) -> Tensor | None:
         """(b, k, channels, samples), None of a batch of latents."""
@@ -138,9 +163,23 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             self.device,
         )
 
+    def _weights(self, t: Tensor, metadata: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
+        """Which tracks (b, k) are known, on the CPU, and what each counts, on the device."""
+        known = known_tracks(metadata)
+        return known, loss_weights(t, known, self.config.loss_weights).to(self.device)
+
     def _randomness(self, seed: int, seen: int, batch_size: int) -> ItemRandomness:
         ranks = self.trainer.world_size
         return ItemRandomness(seed, item_numbers(seen, batch_size, self.global_rank, ranks))
+
+    def wrap_fsdp(self) -> None:
+        """Shard the blocks' attention, feed-forward and projections; called by SAT's FSDP strategy.
+
+        SAT shards blocks as a whole, but the projections run before them, once for all blocks.
+        """
+        for block in self.diffusion.model.model.transformer.layers:
+            for name in ("self_attn", "ff", "to_modulations"):
+                setattr(block, name, wrap(getattr(block, name)))
 
     def on_train_epoch_start(self) -> None:
         self.batches_in_epoch = 0
@@ -176,20 +215,6 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
 def _unwrapped(reals: Tensor) -> Tensor:
     """WebDataset wraps a batch once more."""
     return reals[0] if reals.ndim == 4 and reals.shape[0] == 1 else reals
-
-
-def _by_pattern(losses: Tensor, t: Tensor) -> dict[str, Tensor]:
-    """Means of (b, k) over the items of a pattern, e.g. "mixture_given/source".
-
-    A pattern that no item has, and given tracks, are left out; `t` (b, k) is on the CPU.
-    """
-    groups: dict[str, list[Tensor]] = {}
-    for levels, loss in zip(t, losses, strict=True):
-        for track in Track:
-            if levels[track] > 0:
-                name = f"{pattern_name(levels)}_given/{track.label}"
-                groups.setdefault(name, []).append(loss[track])
-    return {name: torch.stack(values).mean() for name, values in groups.items()}
 
 
 def create_mge_training_wrapper(

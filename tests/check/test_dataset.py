@@ -12,8 +12,12 @@ DATASETS = sorted((ROOT / "dataset_configs").glob("*.json"))
 @pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
 def test_every_shipped_dataset_config_lacks_nothing_but_its_corpus(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tracks = json.loads(path.read_text())["dataset_type"] == "mge_tracks"
-    model = ROOT / "model_configs" / f"mge_{'vae_16k' if tracks else 'dit_tiny'}.json"
+    kind = json.loads(path.read_text())["dataset_type"]
+    name = "vae_16k" if kind == "mge_tracks" else "dit_tiny"
+    config = json.loads((ROOT / "model_configs" / f"mge_{name}.json").read_text())
+    config["training"]["pre_encoded"] = kind == "mge_latents"
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps(config))
     problems = check_configs(model, path)
     assert problems
     assert all("no such folder" in problem for problem in problems)

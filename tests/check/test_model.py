@@ -14,7 +14,7 @@ def test_every_shipped_model_config_is_sound(path, tmp_path, monkeypatch):
     """CLAP's files lie where the README says, in the working directory."""
     tokenizer = tmp_path / "checkpoints" / "roberta-base"
     tokenizer.mkdir(parents=True)
-    (tokenizer / "vocab.json").touch()
+    (tokenizer / "tokenizer.json").touch()
     (tmp_path / "checkpoints" / "music_audioset_epoch_15_esc_90.14.pt").touch()
     monkeypatch.chdir(tmp_path)
     assert check_configs(path) == []

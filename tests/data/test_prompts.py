@@ -67,7 +67,23 @@ def test_a_template_has_one_place_for_the_labels():
         ({"sauce": "bass"}, ValueError, "unknown track 'sauce', expected one of"),
         ({"source": {"txt": "bass"}}, ValueError, r"the source's prompt has text.*found \['txt'\]"),
         ({"source": {"text": 5}}, TypeError, "a prompt's text is a text, found int"),
-        ({"source": {"audio": 1}}, ValueError, "an audio example needs its sample_rate"),
+        ({"source": {"audio": torch.ones(9)}}, ValueError, "example needs its sample_rate"),
+        ({"source": {"audio": [0.5]}}, TypeError, "example is a tensor of floats.*found list"),
+        (
+            {"source": {"audio": torch.ones(1, 2, 9), "sample_rate": 8}},
+            ValueError,
+            r"\(channels, samples\) or \(samples,\), found torch.float32 of shape \(1, 2, 9\)",
+        ),
+        (
+            {"source": {"audio": torch.ones(9, dtype=torch.int16), "sample_rate": 8}},
+            ValueError,
+            r"a tensor of floats.*found torch.int16 of shape \(9,\)",
+        ),
+        (
+            {"source": {"audio": torch.ones(9), "sample_rate": 0}},
+            ValueError,
+            "sample_rate: expected 1 Hz or more, found 0",
+        ),
         ({"source": {"text_weight": 1.5}}, ValueError, "text_weight: expected 0 to 1, found 1.5"),
     ],
 )

@@ -9,17 +9,8 @@ import soundfile as sf
 import torch
 
 from mge_plugin import registry
-from mge_plugin.data.latents.store import Store
-from mge_plugin.encoding.run import (
-    Ranks,
-    Settings,
-    create_encoder,
-    encode_corpora,
-    read_corpora,
-)
+from tests.encoding.running import encode
 from tests.encoding.tiny import RATE, vae_config
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +93,7 @@ def three(corpus):
 def run(tmp_path, ckpt):
     """A function that encodes a corpus as one rank does."""
 
-    def encode(corpus, out="latents", config=None, weights=None, ranks=None, **settings):
-        values = {"device": "cpu", "chunk": 0.4, "dtype": "float32"} | settings
-        encoder = create_encoder(config or vae_config(), weights or ckpt, Settings(**values), CPU)
-        store = Store(tmp_path / out)
-        return store, encode_corpora(read_corpora(corpus.config), encoder, store, ranks or Ranks())
+    def run_encode(corpus, out="latents", config=None, weights=None, ranks=None, **settings):
+        return encode(corpus.config, tmp_path / out, weights or ckpt, config, ranks, **settings)
 
-    return encode
+    return run_encode

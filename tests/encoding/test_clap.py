@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import soundfile as sf
 import torch
@@ -66,7 +67,7 @@ def test_an_item_has_the_embeddings_nearest_to_its_window(encoded, start, place)
     path = encoded.song_path("songs", "train", "c")
     song, tensors = encoded.songs()[path], load_file(path)
     window = LatentWindow(song, 1, start, (0, 1, 2))
-    _, item = cut(window, tensors.__getitem__, LatentForm(1024 // RATIO), rng=np_rng())
+    _, item = cut(window, tensors.__getitem__, LatentForm(1024 // RATIO), np.random.default_rng(0))
     for label, stems in {"mixture": (0, 1, 2), "submixture": (0, 2), "source": (1,)}.items():
         expected = tensors["clap"][song.row(stems), place]
         assert torch.equal(item["audio_embedding"][label], expected)
@@ -76,7 +77,7 @@ def test_a_silent_source_is_embedded_as_silence(encoded):
     path = encoded.song_path("songs", "train", "c")
     song, tensors = encoded.songs()[path], load_file(path)
     window = LatentWindow(song, None, 0, (0, 1, 2), absent="violin")
-    _, item = cut(window, tensors.__getitem__, LatentForm(32), rng=np_rng())
+    _, item = cut(window, tensors.__getitem__, LatentForm(32), np.random.default_rng(0))
     assert torch.equal(item["audio_embedding"]["source"], torch.zeros(WIDTH))
     assert item["prompt"]["source"] == "The sound of the violin"
 
@@ -109,9 +110,3 @@ def test_the_fingerprint_goes_by_what_files_hold(tmp_path):
     first = told("a.pt", 1)
     assert told("b.pt", 1) == first == told("c.pt", 1, cache_dir="anywhere")
     assert told("b.pt", 2) != first != told("c.pt", 1, audio_model="HTSAT-tiny")
-
-
-def np_rng():
-    import numpy as np
-
-    return np.random.default_rng(0)

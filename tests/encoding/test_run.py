@@ -1,8 +1,12 @@
 """All songs: ranks, resuming after a kill, two autoencoders, broken files."""
 
-import multiprocessing
+import json
+import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,8 @@ from mge_plugin.config import ConfigError
 from mge_plugin.data.latents.store import Store
 from mge_plugin.encoding.run import Ranks, Settings
 from tests.encoding.tiny import RATE, vae_config
+
+ROOT = Path(__file__).parents[2]
 
 
 def files(store):
@@ -104,18 +110,27 @@ def test_settings_that_make_no_sense_are_all_told():
         Settings(batch_size=0, threads=0, chunk=-1)
 
 
-def test_a_killed_run_goes_on_and_leaves_nothing_behind(corpus, run, tmp_path):
+def start_command(corpus, ckpt, config, out):
+    """A process that encodes as `run` does."""
+    config.write_text(json.dumps(vae_config()))
+    line = ["mge", "encode", "--model-config", config, "--ckpt", ckpt, "--out", out]
+    line += ["--dataset-config", corpus.config, "--dtype", "float32", "--chunk", "0.4"]
+    line += ["--device", "cpu"]
+    code = f"import sys; sys.argv = {list(map(str, line))}; from mge_plugin.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code], env=environment)
+
+
+def test_a_killed_run_goes_on_and_leaves_nothing_behind(corpus, run, ckpt, tmp_path):
     for number in range(12):
         corpus.song(f"song {number}", 20_000 + number)
     whole, _ = run(corpus, "whole")
     cut = Store(tmp_path / "cut")
-    process = multiprocessing.get_context("fork").Process(target=run, args=(corpus, "cut"))
-    process.start()
-    while len(list(cut.root.rglob("*.safetensors"))) < 3 and process.is_alive():
+    process = start_command(corpus, ckpt, tmp_path / "vae.json", cut.root)
+    while len(list(cut.root.rglob("*.safetensors"))) < 3 and process.poll() is None:
         time.sleep(0.001)
     process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
     done = len(list(cut.root.rglob("*.safetensors")))
     assert 3 <= done < 12
     path = cut.song_path("songs", "train", "song 9")

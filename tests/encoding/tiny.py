@@ -52,7 +52,7 @@ def model_config():
                 "type": "mge_dit",
                 "config": {
                     "io_channels": 3 * CHANNELS,
-                    "embed_dim": 48,
+                    "embed_dim": 96,
                     "depth": 1,
                     "num_heads": 3,
                     "global_cond_dim": 16,

@@ -129,6 +129,30 @@ def test_text_and_example_are_mixed_by_the_texts_share():
     assert mask.sum() == 4
 
 
+def test_everything_is_embedded_in_one_call_a_kind():
+    calls = []
+
+    class Counting(Ear):
+        def embed_text(self, texts):
+            calls.append(("text", len(texts)))
+            return super().embed_text(texts)
+
+        def embed_audio(self, examples):
+            calls.append(("audio", len(examples)))
+            return super().embed_audio(examples)
+
+    example = {"audio": torch.ones(1, 9), "sample_rate": 3}
+    prompts = [{"source": {"text": "bass", **example}, "mixture": example}, {"source": "drums"}]
+    TrackConditioner(Counting(WIDTH), WIDTH)(prompts, "cpu")
+    assert calls == [("text", 2), ("audio", 2)]
+
+
+def test_an_embedded_example_of_another_width_is_told():
+    prompt = {"source": {"embedding": torch.ones(3)}}
+    with pytest.raises(ValueError, match=r"expected shape \(64,\), found \(3,\)"):
+        TrackConditioner(Ear(WIDTH), WIDTH)([prompt], "cpu")
+
+
 def test_a_conditioner_that_does_not_hear_says_so():
     prompt = {"source": {"audio": torch.ones(1, 9), "sample_rate": 3}}
     with pytest.raises(ValueError, match="HashedWords embeds texts only; an audio example needs"):

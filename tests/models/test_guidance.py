@@ -73,10 +73,22 @@ def test_guidance_changes_the_result_and_follows_the_formula(network, inputs):
 def test_a_negative_prompt_takes_the_place_of_nothing(network, inputs):
     x, t, embeddings = inputs
     negative = embeddings.flip(0)
-    guided = network(x, t, embeddings, negative_global_cond=negative, cfg_scale=3.0)
+    modulations = network.modulate(negative)
+    guided = network(x, t, embeddings, negative_modulations=modulations, cfg_scale=3.0)
     away = network(x, t, global_cond=negative)
     expected = away + 3.0 * (network(x, t, global_cond=embeddings) - away)
     assert_close(guided, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_guidance_moved_away_from_can_be_asked_for(network, inputs):
+    """SAT's CFG++ sampler takes its noise from it, so a given track is led there too."""
+    x, t, embeddings = inputs
+    given = Given.track(Track.MIXTURE, torch.randn(4, 4, 10))
+    options = {"given": given, "cfg_scale": 3.0}
+    guided, info = network(x, t, embeddings, return_info=True, **options)
+    assert_close(guided, network(x, t, embeddings, **options))
+    alone = network(x, t, torch.zeros_like(embeddings), given=given)
+    assert_close(info["uncond_output"], alone, atol=1e-5, rtol=1e-4)
 
 
 def test_a_permuted_batch_gives_the_permuted_result(network, inputs):

@@ -1,67 +1,61 @@
 """The published checkpoint in and out; the golden files, imported, give their outputs."""
 
 import json
-import os
-import stat
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from stable_audio_tools.models import create_model_from_config
 from stable_audio_tools.models.utils import load_ckpt_state_dict
 from torch.testing import assert_close
 
-from mge_plugin import registry
 from mge_plugin.check import check_model
 from mge_plugin.inference.denoise import denoise_tracks
 from mge_plugin.inference.schedule import linear_schedule
 from mge_plugin.models import official
-from mge_plugin.models.checkpoints import CheckpointError, load_weights, read_checkpoint
+from mge_plugin.models.checkpoints import load_weights
+from mge_plugin.models.from_tensors import Unseen, autoencoder_config, check_fit, model_config
 from mge_plugin.models.given import Given
-from mge_plugin.models.importing import (
-    Unseen,
-    export_official,
-    import_checkpoint,
-    write_weights,
-)
+from mge_plugin.models.importing import import_checkpoint, write_weights
 from mge_plugin.models.latents import decode_tracks, encode_tracks
 from mge_plugin.models.mge import create_mge_model
 from mge_plugin.tracks import Track, pack, unpack
+from tests.models.published import (
+    GOLDEN,
+    PREFIX,
+    RATIO,
+    autoencoder_weights,
+    network_weights,
+    saved,
+    under,
+    whole_weights,
+)
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 KEYS = json.loads((GOLDEN / "official_checkpoint_keys.json").read_text())
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
+pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 
 
 @pytest.fixture
 def published(tmp_path):
-    """A small published file: golden network, golden autoencoder."""
-    network = load_file(GOLDEN / "official_dit_groupnorm_tiny.safetensors")
-    autoencoder = load_file(GOLDEN / "official_ae_tiny.safetensors")
-    weights = {k: v for k, v in (network | autoencoder).items() if not k.startswith("io.")}
-    path = tmp_path / "published.ckpt"
-    torch.save({"state_dict": weights}, path)
-    return path
+    return saved(tmp_path / "published.ckpt", whole_weights())
 
 
-def opened(path, unseen=None):
-    """The model of an imported file, its weights in it."""
-    imported = import_checkpoint(path, unseen)
+def opened(imported, tmp_path):
+    """The model of an imported file, written and loaded."""
+    path = write_weights(imported.weights, tmp_path / "ours.safetensors")
     model = create_mge_model(imported.config)
-    model.load_state_dict(imported.weights, strict=True)
-    return model.eval().requires_grad_(False), imported
+    load_weights(model, path)
+    return model.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("norm", ["groupnorm", "layernorm"])
 @pytest.mark.parametrize("track", [None, Track.MIXTURE])
-def test_a_golden_network_imported_gives_its_outputs(norm, track):
+def test_a_golden_network_imported_gives_its_outputs(norm, track, tmp_path):
     path = GOLDEN / f"official_dit_{norm}_tiny.safetensors"
-    golden = load_file(path)
-    model, imported = opened(path, Unseen(norm_type=norm))
+    golden, imported = load_file(path), import_checkpoint(path, Unseen(norm_type=norm))
     assert all(key.startswith("io.") for key in imported.left_out)
-    embeddings = golden["io.global_embed"]
+    model, embeddings = opened(imported, tmp_path), golden["io.global_embed"]
     v = model.model(golden["io.x"], golden["io.t_per_track"], global_cond=embeddings)
     assert_close(v, golden["io.v_per_track"], **TOLERANCE)
     given = None if track is None else Given.track(track, golden["io.given_z"])
@@ -72,7 +66,8 @@ def test_a_golden_network_imported_gives_its_outputs(norm, track):
 
 
 def test_a_golden_autoencoder_imported_gives_its_outputs(tmp_path):
-    registry.install()
+    from stable_audio_tools.models import create_model_from_config
+
     path = GOLDEN / "official_ae_tiny.safetensors"
     golden, imported = load_file(path), import_checkpoint(path)
     with safe_open(path, "pt") as file:
@@ -81,58 +76,67 @@ def test_a_golden_autoencoder_imported_gives_its_outputs(tmp_path):
         assert imported.config["model"][side]["config"] == sizes[side]
     for key in ("latent_dim", "downsampling_ratio", "io_channels", "bottleneck"):
         assert imported.config["model"][key] == sizes[key]
+    assert check_model(imported.config) == []
     weights = write_weights(imported.weights, tmp_path / "vae.safetensors")
     autoencoder = create_model_from_config(imported.config).eval().requires_grad_(False)
-    autoencoder.load_state_dict(load_ckpt_state_dict(str(weights)))
+    autoencoder.load_state_dict(load_ckpt_state_dict(str(weights)))  # as SAT's train.py does
     latents, _ = autoencoder.encoder(golden["io.wav"]).chunk(2, dim=1)
     assert_close(latents, golden["io.latent_mean"], **TOLERANCE)
     assert_close(autoencoder.decoder(golden["io.latent_mean"]), golden["io.decoded"], **TOLERANCE)
 
 
-def test_a_whole_model_is_imported_with_the_config_that_fits(published):
-    model, imported = opened(published)
-    config = imported.config
-    assert check_model(config) == []
-    assert config["sample_size"] == 100 * 32
+def test_a_whole_model_is_imported_with_the_config_that_fits(published, tmp_path):
+    imported = import_checkpoint(published)
+    assert check_model(imported.config) == []
+    assert imported.config["sample_size"] == 100 * RATIO
+    assert imported.config["model"]["conditioning"]["configs"][0]["type"] == "mge_hashed_words"
+    model = opened(imported, tmp_path)
     golden = load_file(GOLDEN / "official_ae_tiny.safetensors")
     latents = encode_tracks(model.pretransform, golden["io.wav"][:, None])[:, 0]
     assert_close(latents, golden["io.latent_mean"], **TOLERANCE)
     audio = decode_tracks(model.pretransform, golden["io.latent_mean"][:, None])[:, 0]
     assert_close(audio, golden["io.decoded"], **TOLERANCE)
-    assert "window: 3200 samples, 0.20 s" in imported.summary()
 
 
-def test_there_and_back_is_the_same_file(published, tmp_path):
-    ours = write_weights(import_checkpoint(published).weights, tmp_path / "ours.safetensors")
-    assert export_official(ours, tmp_path / "back.ckpt") == len(read_checkpoint(published))
-    before = torch.load(published, weights_only=True)["state_dict"]
-    after = torch.load(tmp_path / "back.ckpt", weights_only=True)["state_dict"]
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[key], before[key]) for key in before)
+def test_what_was_found_is_told(published, tmp_path):
+    assert import_checkpoint(published).summary() == [
+        "found: the published implementation's model, float32",
+        "network: 369,920 parameters",
+        "autoencoder: 34,729 parameters",
+        "sizes: depth 2, num_heads 3, embed_dim 96, io_channels 24, global_cond_dim 16",
+        "window: 3200 samples, 0.20 s",
+    ]
+    half = {key: value.half() for key, value in network_weights().items()}
+    others = {f"losses.{i}": torch.ones(1) for i in range(4)}
+    alone = import_checkpoint(saved(tmp_path / "network.ckpt", half | others)).summary()
+    assert alone[0].endswith(", float16")
+    assert alone[-2:] == [
+        "window: 100 latent frames; without an autoencoder",
+        "left out: 4 other tensors (losses.0, losses.1, losses.2, ...)",
+    ]
 
 
 def test_every_name_of_the_full_size_checkpoint_finds_its_place():
     """Sizes, parameters and config of the real one, on the meta device."""
     with torch.device("meta"):
-        weights = {key: torch.empty(shape) for key, shape in KEYS.items()}
-    ours = official.from_official(weights)
-    config = json.loads((GOLDEN.parents[1] / "model_configs" / "mge_dit_16k.json").read_text())
-    with torch.device("meta"):
-        model = create_mge_model(config)
-    expected = model.state_dict()
-    assert sorted(ours) == sorted(expected)
-    assert all(ours[key].shape == value.shape for key, value in expected.items())
-    assert official.to_official(ours).keys() == weights.keys()
-    assert (
-        official.network_sizes(ours) | {"norm_type": "groupnorm"}
-        == (config["model"]["diffusion"]["config"])
-    )
-    bare = {k.removeprefix("pretransform.model."): v for k, v in ours.items()}
-    encoder, decoder = official.encoder_sizes(bare), official.decoder_sizes(bare)
-    section = config["model"]["pretransform"]["config"]
-    assert encoder.strides == section["encoder"]["config"]["strides"]
-    assert encoder.c_mults == decoder.c_mults == section["decoder"]["config"]["c_mults"]
-    assert (encoder.channels, encoder.latent_dim, decoder.latent_dim) == (128, 128, 64)
+        published = {key: torch.empty(shape) for key, shape in KEYS.items()}
+    weights = official.from_official(published)
+    config = model_config(weights, Unseen())
+    model = check_fit(config, weights)
+    assert sum(p.numel() for p in model.model.parameters()) == 1_023_040_640
+    assert sum(p.numel() for p in model.pretransform.parameters()) == 156_110_721
+    assert official.to_official(weights).keys() == published.keys()
+    assert (config["sample_size"], config["sample_rate"]) == (204800, 16000)
+    (conditioner,) = config["model"]["conditioning"]["configs"]
+    assert conditioner["type"] == "mge_clap"
+    assert conditioner["config"]["ckpt_path"].endswith("music_audioset_epoch_15_esc_90.14.pt")
+    shipped = GOLDEN.parents[1] / "model_configs"
+    expected = json.loads((shipped / "mge_dit_16k.json").read_text())["model"]
+    assert config["model"]["diffusion"]["config"] == expected["diffusion"]["config"]
+    assert config["model"]["pretransform"] == expected["pretransform"]
+    bare = {key.removeprefix(PREFIX): v for key, v in weights.items() if key.startswith(PREFIX)}
+    vae = json.loads((shipped / "mge_vae_16k.json").read_text())
+    assert autoencoder_config(bare, Unseen()) == vae
 
 
 def renamed(weights):
@@ -146,90 +150,48 @@ def renamed(weights):
 
 
 def test_both_names_of_weight_norm_are_known(published, tmp_path):
-    weights = torch.load(published, weights_only=True)["state_dict"]
-    newer = tmp_path / "newer.ckpt"
-    torch.save(renamed(weights), newer)
-    first, second = import_checkpoint(published).weights, import_checkpoint(newer).weights
-    assert first.keys() == second.keys()
-    model, imported = opened(published)
+    newer = saved(tmp_path / "newer.ckpt", renamed(whole_weights()))
+    imported = import_checkpoint(newer)
+    assert_close(imported.weights, import_checkpoint(published).weights, atol=0, rtol=0)
+    model = create_mge_model(imported.config)
     save_file(renamed(imported.weights), tmp_path / "ours.safetensors")
     load_weights(model, tmp_path / "ours.safetensors")
+    assert_close(model.state_dict(), imported.weights, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("prefix", ["pretransform.model.", "autoencoder.", ""])
+@pytest.mark.parametrize(
+    "prefix", ["pretransform.model.", "autoencoder.", "", "module.", "module.autoencoder."]
+)
 def test_an_autoencoder_is_known_under_any_prefix(tmp_path, prefix):
-    golden = load_file(GOLDEN / "official_ae_tiny.safetensors")
-    bare = {k.removeprefix("pretransform.model."): v for k, v in golden.items() if "io." not in k}
-    other = {"discriminator.weight": torch.ones(2)}
-    torch.save(other | {prefix + k: v for k, v in bare.items()}, tmp_path / "vae.ckpt")
-    imported = import_checkpoint(tmp_path / "vae.ckpt")
-    assert imported.weights.keys() == bare.keys()
-    assert imported.left_out == ["discriminator.weight"]
+    path = saved(tmp_path / "vae.ckpt", autoencoder_weights(prefix))
+    imported = import_checkpoint(path)
+    assert_close(imported.weights, autoencoder_weights(), atol=0, rtol=0)
+    assert imported.config["model_type"] == "autoencoder"
+    assert imported.left_out == []
 
 
-def test_a_wider_conditioning_is_claps(published):
-    weights = torch.load(published, weights_only=True)["state_dict"]
-    key = "model_dit.to_global_embed.1.weight"
-    weights[key] = torch.zeros(3 * 512, 512, 1)
-    weights["model_dit.to_global_embed.3.weight"] = torch.zeros(96, 512, 1)
-    torch.save(weights, published)
-    config = import_checkpoint(published, Unseen(clap_ckpt="a.pt", clap_tokenizer="b")).config
-    assert config["model"]["conditioning"]["cond_dim"] == 512
-    (entry,) = config["model"]["conditioning"]["configs"]
-    assert entry["type"] == "mge_clap"
-    assert entry["config"] == {"ckpt_path": "a.pt", "tokenizer_path": "b"}
+def test_the_averaged_autoencoder_of_a_training_is_taken(tmp_path):
+    weights = autoencoder_weights()
+    trained = {key: value + 1 for key, value in weights.items()}
+    content = under("autoencoder.", trained) | under("autoencoder_ema.ema_model.", weights)
+    content |= {"discriminator.weight": torch.ones(2)}
+    imported = import_checkpoint(saved(tmp_path / "training.ckpt", content))
+    assert_close(imported.weights, weights, atol=0, rtol=0)
+    assert "discriminator.weight" in imported.left_out
 
 
-@pytest.mark.parametrize(
-    ("weights", "wrong"),
-    [
-        ({"module.text_branch.x": torch.ones(1)}, "neither the published three-track model"),
-        ({"model.model.transformer.layers.0.to_modulations.2.weight": torch.ones(1)}, "already"),
-        ({"model_dit.preprocess_conv.weight": torch.ones(1)}, "incomplete, it has no model.model"),
-        ({"encoder.layers.0.x": torch.ones(1), "decoder.layers.0.x": torch.ones(1)}, "not an Oob"),
-    ],
-)
-def test_another_file_is_told_what_it_is(tmp_path, weights, wrong):
-    torch.save({"state_dict": weights}, tmp_path / "file.ckpt")
-    with pytest.raises(CheckpointError, match=wrong) as raised:
-        import_checkpoint(tmp_path / "file.ckpt")
-    assert str(raised.value).startswith(f"{tmp_path / 'file.ckpt'}: ")
+def test_an_autoencoder_is_taken_out_of_a_whole_model(published, tmp_path):
+    ours = write_weights(import_checkpoint(published).weights, tmp_path / "ours.safetensors")
+    for path in (published, ours):
+        imported = import_checkpoint(path, autoencoder_only=True)
+        assert_close(imported.weights, autoencoder_weights(), atol=0, rtol=0)
 
 
-def test_only_our_models_go_the_other_way(published, tmp_path):
-    with pytest.raises(CheckpointError, match="not a model of this plugin, found model_dit"):
-        export_official(published, tmp_path / "back.ckpt")
-    assert not (tmp_path / "back.ckpt").exists()
-
-
-def test_precision_is_kept_and_shared_memory_comes_apart(tmp_path):
-    shared = torch.ones(4, dtype=torch.bfloat16)
-    path = write_weights({"a": shared, "b": shared, "c": shared[:2]}, tmp_path / "w.safetensors")
-    found = load_file(path)
-    assert {t.dtype for t in found.values()} == {torch.bfloat16}
-    assert found.keys() == {"a", "b", "c"}
-
-
-def test_the_file_is_readable_as_the_umask_says(tmp_path):
-    before = os.umask(0o027)
-    try:
-        path = write_weights({"a": torch.ones(1)}, tmp_path / "w.safetensors")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-
-
-@pytest.mark.parametrize(
-    ("key", "sentence"),
-    [
-        ("model_dit.preprocess_conv.weight", "the published implementation's file; `mge import`"),
-        ("module.text_branch.x", "a CLAP; the model config names it as ckpt_path"),
-        ("autoencoder.encoder.layers.0.bias", "a training checkpoint of an autoencoder"),
-        ("encoder.layers.0.bias", "an autoencoder alone, expected a whole three-track model"),
-    ],
-)
-def test_a_model_given_another_kind_of_weights_says_which(published, tmp_path, key, sentence):
-    model, _ = opened(published)
-    torch.save({"state_dict": {key: torch.ones(1)}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=sentence):
-        load_weights(model, tmp_path / "other.ckpt")
+def test_the_averaged_network_of_a_published_training_is_taken(tmp_path):
+    network, whole = network_weights(), whole_weights()
+    trained = {key: value + 1 for key, value in network.items()}
+    averaged = {key.removeprefix("model_dit."): value for key, value in network.items()}
+    content = under("diffusion.", whole | trained) | under("diffusion_ema.ema_model.", averaged)
+    path = saved(tmp_path / "training.ckpt", content, epoch=3)
+    expected = import_checkpoint(saved(tmp_path / "unwrapped.ckpt", whole)).weights
+    assert_close(import_checkpoint(path).weights, expected, atol=0, rtol=0)

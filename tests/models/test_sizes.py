@@ -45,6 +45,7 @@ def test_a_dit_config_holds_the_autoencoder_of_its_pair(pair):
         ({"io_channels": 64}, "multiple of 3"),
         ({"embed_dim": 100}, "multiple of 3"),
         ({"num_heads": 7}, "must divide embed_dim 1536, found 7"),
+        ({"num_heads": 96}, "must be 32 or more, found 16"),
         ({"depth": 0}, "depth"),
         ({"timestep_features_dim": 5}, "must be even"),
         ({"norm_type": "groupnrom"}, "groupnorm"),

@@ -95,6 +95,16 @@ def test_embeddings_made_ahead_stand_for_the_sound():
     assert_close(embeddings, expected)
 
 
+def test_latents_without_embeddings_do_not_pass_for_silence():
+    _, metadata = batch()
+    with pytest.raises(ValueError, match=r"conditioning.mixture is 'audio', but the latents come"):
+        embed(None, metadata)
+    with pytest.raises(ValueError, match=r"conditioning.source is 'mix', but the latents come"):
+        embed(None, metadata, mixture="text", submixture="none")
+    texts = {"mixture": "text", "submixture": "text", "source": "text"}
+    assert_close(embed(None, metadata, **texts), embed(None, metadata, HashedWords(WIDTH)))
+
+
 def test_items_do_not_depend_on_the_batch_they_are_in():
     audio, metadata = batch()
     alone = torch.cat([embed(audio[i : i + 1], metadata[i : i + 1], seed=i) for i in (0, 1)])

@@ -5,17 +5,16 @@ import torch
 from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError, parse_section
-from mge_plugin.tracks import NUM_TRACKS, Track
+from mge_plugin.tracks import NUM_TRACKS
 from mge_plugin.training.randomness import ItemRandomness
 from mge_plugin.training.timesteps import (
+    PATTERNS,
     TimestepConfig,
     draw_timesteps,
     fixed_timesteps,
     noising_levels,
-    pattern_name,
+    pattern_numbers,
 )
-
-PATTERNS = ("none", *(track.label for track in Track))
 
 
 def draw(size=8000, seed=0, batch_size=64, **section):
@@ -23,8 +22,17 @@ def draw(size=8000, seed=0, batch_size=64, **section):
     return draw_timesteps(config, ItemRandomness(seed, range(size)), batch_size)
 
 
+def pattern_names(t):
+    return [PATTERNS[number] for number in pattern_numbers(t)]
+
+
+def test_a_pattern_is_named_after_the_given_track():
+    t = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.5, 0.5, 0.0]])
+    assert pattern_names(t) == ["none", "mixture", "submixture", "source"]
+
+
 def test_a_quarter_of_the_items_follows_each_pattern():
-    names = [pattern_name(levels) for levels in draw()]
+    names = pattern_names(draw())
     for pattern in PATTERNS:
         assert names.count(pattern) / len(names) == pytest.approx(0.25, abs=0.02)
 
@@ -60,8 +68,8 @@ def test_an_items_levels_do_not_depend_on_its_rank(levels):
 
 def test_pattern_weights_come_from_the_config():
     only = {"mixture": 1, "none": 0, "submixture": 0, "source": 0}
-    assert {pattern_name(levels) for levels in draw(500, patterns=only)} == {"mixture"}
-    never = {pattern_name(levels) for levels in draw(500, patterns={"none": 0})}
+    assert set(pattern_names(draw(500, patterns=only))) == {"mixture"}
+    never = set(pattern_names(draw(500, patterns={"none": 0})))
     assert never == set(PATTERNS) - {"none"}
 
 
@@ -72,7 +80,7 @@ def test_the_seed_decides():
 
 def test_validation_goes_through_every_pattern_at_even_levels():
     t = fixed_timesteps(TimestepConfig(), range(400))
-    names = [pattern_name(levels) for levels in t]
+    names = pattern_names(t)
     assert {name: names.count(name) for name in PATTERNS} == dict.fromkeys(PATTERNS, 100)
     for pattern in PATTERNS:
         levels = t[[name == pattern for name in names]].max(dim=1).values
@@ -82,7 +90,7 @@ def test_validation_goes_through_every_pattern_at_even_levels():
 
 def test_validation_leaves_out_patterns_that_are_not_trained():
     config = parse_section(TimestepConfig, {"patterns": {"none": 0, "source": 0}}, "")
-    names = [pattern_name(levels) for levels in fixed_timesteps(config, range(4))]
+    names = pattern_names(fixed_timesteps(config, range(4)))
     assert names == ["mixture", "submixture", "mixture", "submixture"]
 
 

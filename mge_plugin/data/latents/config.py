@@ -15,7 +15,7 @@ MAX_SEED = 2**32 - 1
 class LatentsEntry:
     """An entry of `datasets`: a folder that `mge encode` made, or shards of one."""
 
-    id: str
+    id: str  # its name in messages
     path: str | None = None  # the folder
     shards: str | None = None  # or its shards: "latents/shards/train-{000000..000007}.tar", a URL
     split: str = "train"  # of the folder; shards are of one split
@@ -43,12 +43,12 @@ class LatentsConfig:
     """A dataset config of type `mge_latents`."""
 
     dataset_type: Literal["mge_latents"]
-    datasets: tuple[LatentsEntry, ...]
-    seed: int = 0
+    datasets: tuple[LatentsEntry, ...]  # folders, or shards
+    seed: int = 0  # decides every choice
     silence_db: float = -60.0  # a source window below this RMS counts as silent, dBFS
     epoch_items: int | None = None  # items an epoch; by default one a window of every song
-    drop_last: bool = True
-    posterior: Literal["draw", "mean"] = "draw"  # of a VAE: drawn anew each time, or its mean
+    drop_last: bool = True  # leave out a last batch that is not full
+    posterior: Literal["draw", "mean"] = "draw"  # of a VAE: drawn for each item, or its mean
     source: SourceConfig = field(default_factory=SourceConfig)  # what is asked
     templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn an item; paper: this one
     shuffle_buffer: int = 1000  # items of shards that are kept to be shuffled

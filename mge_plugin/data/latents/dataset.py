@@ -13,7 +13,6 @@ from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.data.batches import item_loader
 from mge_plugin.data.dataset import check_newer
 from mge_plugin.data.latents.config import LatentsConfig, LatentsEntry
-from mge_plugin.data.latents.shards import shard_loader
 from mge_plugin.data.latents.song import Asked, LatentSong, StoreInfo
 from mge_plugin.data.latents.store import LatentsError, Store, opened
 from mge_plugin.data.latents.windows import LatentForm, cut, draw_window
@@ -100,6 +99,8 @@ def create_latents_dataloader(
     check_newer(newer_options, "mge_latents")
     config = parse_section(LatentsConfig, dataset_config, "dataset config")
     if config.from_shards:
+        from mge_plugin.data.latents.shards import shard_loader  # webdataset is an extra of SAT's
+
         asked = Asked(sample_size, sample_rate, audio_channels)
         return shard_loader(config, batch_size, asked, num_workers)
     folders = open_folders(config.datasets)

@@ -112,7 +112,7 @@ def cut(
         for row in window.rows.values()
     ]
     latents = torch.stack(tracks)
-    mean, *deviation = latents.float().unbind(2)
+    mean, *deviation = latents.unbind(2)
     if deviation and form.draw:
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         mean = mean + deviation[0] * torch.randn(mean.shape, generator=generator)
@@ -133,11 +133,14 @@ def _sounding(power: np.ndarray, form: LatentForm) -> tuple[int, ...]:
 def _cut_row(
     stored: Any, silence: Tensor, row: int | None, start: int, kept: int, frames: int
 ) -> Tensor:
-    """(frame, part, channel): the song's frames as far as it goes, then those of silence."""
-    padding = silence.expand(frames - (0 if row is None else kept), *silence.shape)
+    """(frame, part, channel) float32: the song's frames as far as it goes, then silence's.
+
+    A worker may be started within a trainer's autocast, which knows no float16 on the CPU.
+    """
+    padding = silence.float().expand(frames - (0 if row is None else kept), *silence.shape)
     if row is None:
         return padding
-    return torch.cat([stored[row, start : start + kept], padding])
+    return torch.cat([stored[row, start : start + kept].float(), padding])
 
 
 def _embeddings(window: LatentWindow, tensors: Tensors) -> dict[str, Tensor]:

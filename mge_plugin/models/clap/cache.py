@@ -1,5 +1,6 @@
 """Embeddings of texts, by text: in memory, and on disk if the config names a folder."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +21,6 @@ class TextCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.embeddings: dict[str, Tensor] = {}
-
-    @classmethod
-    def of(cls, config: ClapConfig) -> "TextCache":
-        """The config's cache; its folder has a subfolder for each checkpoint."""
-        if config.cache_dir is None:
-            return cls()
-        config.check_files()
-        return cls(Path(config.cache_dir) / _fingerprint(Path(config.ckpt_path)))
 
     def __contains__(self, text: str) -> bool:
         if text not in self.embeddings and (embedding := self._read(text)) is not None:
@@ -55,6 +48,15 @@ class TextCache:
             return load_file(self._path(text))["embedding"]
         except (SafetensorError, KeyError):
             return None
+
+
+@functools.lru_cache(maxsize=4)
+def shared_texts(config: ClapConfig) -> TextCache:
+    """The process's texts of a config; its folder has a subfolder for each checkpoint."""
+    if config.cache_dir is None:
+        return TextCache()
+    config.check_files()
+    return TextCache(Path(config.cache_dir) / _fingerprint(Path(config.ckpt_path)))
 
 
 def _fingerprint(path: Path) -> str:

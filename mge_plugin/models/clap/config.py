@@ -10,7 +10,8 @@ CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"  # the paper's, section E.3
 CHECKPOINT_AT = f"https://huggingface.co/lukewys/laion_clap/resolve/main/{CHECKPOINT}"
 TOKENIZER = "roberta-base"
 TOKENIZER_AT = "https://huggingface.co/FacebookAI/roberta-base"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # either will do
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
+TOKENIZER_NEEDS = " or ".join(" with ".join(files) for files in TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,13 @@ class ClapConfig:
                 f"ckpt_path: no such file {self.ckpt_path!r}; the paper's is {CHECKPOINT}, "
                 f"published at {CHECKPOINT_AT}"
             )
-        if not any((tokenizer / name).is_file() for name in TOKENIZER_FILES):
+        if not has_tokenizer(tokenizer):
             yield (
                 f"tokenizer_path: {self.tokenizer_path!r} is not a folder with "
-                f"{' or '.join(TOKENIZER_FILES)}; {TOKENIZER} is published at {TOKENIZER_AT}"
+                f"{TOKENIZER_NEEDS}; {TOKENIZER} is published at {TOKENIZER_AT}"
             )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has the files of RoBERTa's tokenizer, in either form."""
+    return any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mge_plugin.models.clap.cache import TextCache
+from mge_plugin.models.clap.cache import shared_texts
 from mge_plugin.models.clap.config import ClapConfig
 from mge_plugin.models.clap.model import Clap, shared_clap
 
@@ -19,11 +19,10 @@ class ClapEmbedder:
 
     def __init__(self, config: ClapConfig) -> None:
         self.config = config
-        self._cache: TextCache | None = None
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (text, 512) on the CPU; a text is embedded once a process."""
-        cache = self._text_cache()
+        cache = shared_texts(self.config)
         missing = [text for text in dict.fromkeys(texts) if text not in cache]
         if missing:
             cache.add(missing, self._clap().texts(missing))
@@ -39,8 +38,3 @@ class ClapEmbedder:
     def _clap(self) -> Clap:
         config = self.config
         return shared_clap(config.ckpt_path, config.tokenizer_path, config.audio_model)
-
-    def _text_cache(self) -> TextCache:
-        if self._cache is None:
-            self._cache = TextCache.of(self.config)
-        return self._cache

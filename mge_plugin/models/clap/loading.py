@@ -5,8 +5,6 @@ weights only to overwrite them. Here both are answered locally: no tokenizer at 
 the sizes that the checkpoint has.
 """
 
-import logging
-import pickle
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -19,9 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mge_plugin.models.checkpoints import CheckpointError, misfits
-
-logger = logging.getLogger(__name__)
+from mge_plugin.models.checkpoints import CheckpointError, load_pickled, misfits
 
 TEXT = "text_branch."
 OBSOLETE = f"{TEXT}embeddings.position_ids"  # in checkpoints of transformers before 4.31
@@ -30,16 +26,18 @@ _hub = threading.Lock()  # transformers' classes are patched for a moment
 
 
 def load_clap(ckpt_path: str, audio_model: str) -> nn.Module:
-    """laion-clap's model, float32 on the CPU, in eval mode, every weight from the file."""
+    """laion-clap's model, float32 on the CPU, in eval mode, every weight from the file.
+
+    torch's random generator is left as it was: a run must not depend on when this happens.
+    """
     weights = read_weights(Path(ckpt_path))
     factory = _import_factory()
-    with _hub_answered(weights), redirect_stdout(StringIO()):
-        try:
-            model, _ = factory.create_model(audio_model, "roberta", device=torch.device("cpu"))
-        except RuntimeError as error:
-            raise ValueError(
-                f"audio_model: unknown {audio_model!r}, laion-clap has {factory.list_models()}"
-            ) from error
+    if audio_model not in factory.list_models():
+        raise ValueError(
+            f"audio_model: unknown {audio_model!r}, laion-clap has {factory.list_models()}"
+        )
+    with _hub_answered(weights), redirect_stdout(StringIO()), torch.random.fork_rng(devices=[]):
+        model, _ = factory.create_model(audio_model, "roberta", device=torch.device("cpu"))
     problems = misfits(model.state_dict(), weights)
     if problems:
         raise CheckpointError(
@@ -50,15 +48,12 @@ def load_clap(ckpt_path: str, audio_model: str) -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The checkpoint's tensors under laion-clap's own names."""
-    try:
-        with torch.serialization.safe_globals(_numpy_scalars()):  # beside the weights: scores
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else "it ends early"
-        raise CheckpointError(f"{path}: not a readable CLAP checkpoint ({reason})") from error
+    """The checkpoint's tensors under laion-clap's own names, mapped until they are used."""
+    with torch.serialization.safe_globals(_numpy_scalars()):  # beside the weights: scores
+        content = load_pickled(path)
     state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    weights = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
+    weights = {key.removeprefix("module."): value for key, value in tensors.items()}
     weights.pop(OBSOLETE, None)
     if f"{TEXT}embeddings.word_embeddings.weight" not in weights:
         raise CheckpointError(

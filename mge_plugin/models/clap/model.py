@@ -1,6 +1,7 @@
 """The loaded CLAP: one a process for each pair of files, checked once, shared by everything."""
 
 import functools
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -15,11 +16,17 @@ from mge_plugin.models.clap.tokenizer import ClapTokenizer
 BATCH = 32  # texts or windows at a time
 PROBES = ("bass guitar", "violin", "drums", "a woman singing")  # must not come out alike
 PARALLEL = 0.95  # cosine from which on two embeddings of different prompts are suspicious
+_loading = threading.Lock()  # a second thread waits for the first one's instance
+
+
+def shared_clap(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
+    """The process's instance for these files; loaded at the first call."""
+    with _loading:
+        return _loaded(ckpt_path, tokenizer_path, audio_model)
 
 
 @functools.lru_cache(maxsize=4)
-def shared_clap(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
-    """The process's instance for these files; loaded at the first call."""
+def _loaded(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
     ClapConfig(ckpt_path, tokenizer_path, audio_model).check_files()
     model = load_clap(ckpt_path, audio_model)
     vocabulary = model.text_branch.embeddings.word_embeddings.num_embeddings
@@ -45,7 +52,7 @@ class Clap:
 
         Of an example longer than 10 s: the mean of its windows' embeddings, of length 1 again.
         """
-        windows = [clap_audio.prepare(audio, rate) for audio, rate in examples]
+        windows = clap_audio.prepare(examples)
         self.model.to(windows[0].device)
         flat = torch.cat(windows)
         embedded = torch.cat([self._windows(batch) for batch in flat.split(BATCH)])
@@ -68,11 +75,7 @@ class Clap:
 
     def check(self, files: str) -> None:
         """Raise if different prompts come out alike: a failure that nothing else shows."""
-        ids = self.tokenizer(PROBES)["input_ids"]
-        if len(ids.unique(dim=0)) < len(PROBES):
-            raise ValueError(
-                f"{files}: different prompts become the same tokens, e.g. {PROBES[:2]}"
-            )
+        self.tokenizer.check(PROBES)
         embedded = self.texts(PROBES)
         rows, columns = torch.triu_indices(len(PROBES), len(PROBES), 1)
         cosines = (embedded @ embedded.T)[rows, columns]

@@ -10,9 +10,9 @@ import torch
 import transformers
 from tokenizers import ByteLevelBPETokenizer
 
+from mge_plugin.models.clap import cache, model
 from mge_plugin.models.clap.config import ClapConfig
 from mge_plugin.models.clap.embedder import ClapEmbedder
-from mge_plugin.models.clap.model import shared_clap
 
 AUDIO_MODEL = "HTSAT-tiny"
 WORDS = "the sound of the bass guitar, violin and drums; a woman singing with piano and strings"
@@ -20,13 +20,18 @@ WORDS = "the sound of the bass guitar, violin and drums; a woman singing with pi
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Whatever would open a connection fails the test."""
+    """Whatever would open a connection fails the test, even where the failure is caught."""
+    asked = []
 
-    def refuse(*_, **__):
+    def refuse(*arguments, **_):
+        asked.append(arguments)
         raise AssertionError("something was asked of the network")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert asked == []
 
 
 @pytest.fixture(scope="session")
@@ -99,12 +104,18 @@ def embedder(tokenizer_folder):
     """A ClapEmbedder on a checkpoint; every test loads anew."""
 
     def make(ckpt_path, **options):
-        shared_clap.cache_clear()
+        forget()
         options = {"tokenizer_path": str(tokenizer_folder), "audio_model": AUDIO_MODEL} | options
         return ClapEmbedder(ClapConfig(str(ckpt_path), **options))
 
     yield make
-    shared_clap.cache_clear()
+    forget()
+
+
+def forget():
+    """As in a new process."""
+    model._loaded.cache_clear()
+    cache.shared_texts.cache_clear()
 
 
 @pytest.fixture
