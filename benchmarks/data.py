@@ -2,7 +2,7 @@
 
     python benchmarks/data.py [SONGS] [SECONDS]
 
-All read the same windows of the same MiniSlakh songs (10 stems each, FLAC at 44.1 kHz) in one process.
+All read the same windows of the same MiniSlakh songs (10 stems, FLAC at 44.1 kHz) in one process.
 """
 
 import resource

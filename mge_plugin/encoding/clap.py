@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.latents.song import GridInfo
+from mge_plugin.files import checkpoint_fingerprint
 from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
 
-ENDS = 1 << 20  # bytes at each end of a file that tell it from another
 BATCH = 32  # windows embedded at a time
 UNHEARD = ("cache_dir",)  # options of a conditioner that do not change an embedding
 
@@ -84,7 +84,7 @@ def fingerprint(entry: Mapping[str, Any]) -> str:
 def _told(value: Any) -> Any:
     path = Path(value) if isinstance(value, str) else None
     if path is not None and path.is_file():
-        return _file_hash(path)
+        return checkpoint_fingerprint(path)
     if path is not None and path.is_dir():
         return list(_folder_hashes(path))
     return value
@@ -93,14 +93,4 @@ def _told(value: Any) -> Any:
 def _folder_hashes(folder: Path) -> Iterator[list[str]]:
     for path in sorted(folder.iterdir()):
         if path.is_file():
-            yield [path.name, _file_hash(path)]
-
-
-def _file_hash(path: Path) -> str:
-    """Of a file's size and ends: torch's files have every tensor's checksum at the end."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        digest = hashlib.sha256(str(size).encode() + file.read(ENDS))
-        file.seek(max(0, size - ENDS))
-        digest.update(file.read())
-    return digest.hexdigest()
+            yield [path.name, checkpoint_fingerprint(path)]

@@ -32,13 +32,13 @@ MIN_HEAD_WIDTH = 32  # SAT's rotary embedding turns so many channels of a head
 class DiTConfig:
     """`model.diffusion.config`; the defaults are the paper's model (1,023,040,640 parameters)."""
 
-    io_channels: int = 192  # three tracks' latent channels together
-    embed_dim: int = 1536  # width of the transformer, three tracks together
-    depth: int = 24  # blocks
-    num_heads: int = 48
-    global_cond_dim: int = 512  # width of one track's embedding (CLAP: 512)
-    timestep_features_dim: int = 256
-    norm_type: Literal["groupnorm", "layernorm"] = "groupnorm"
+    io_channels: int = 192  # latent channels of the three tracks together; paper: 3 x 64
+    embed_dim: int = 1536  # width of the transformer, three tracks together; paper: 3 x 512
+    depth: int = 24  # blocks; paper: 24
+    num_heads: int = 48  # of attention, each 32 channels wide or more; paper: 48
+    global_cond_dim: int = 512  # width of one track's embedding; paper: 512
+    timestep_features_dim: int = 256  # Fourier features of a level; paper: 256
+    norm_type: Literal["groupnorm", "layernorm"] = "groupnorm"  # by track or not; paper: groupnorm
     use_checkpointing: bool = True  # training recomputes activations: less memory, a third slower
 
     def __post_init__(self) -> None:

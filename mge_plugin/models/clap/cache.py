@@ -9,10 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from mge_plugin.files import write_file
+from mge_plugin.files import checkpoint_fingerprint, write_file
 from mge_plugin.models.clap.config import ClapConfig
-
-ENDS = 1 << 20  # bytes at each end of a checkpoint that tell it from another
 
 
 class TextCache:
@@ -56,14 +54,4 @@ def shared_texts(config: ClapConfig) -> TextCache:
     if config.cache_dir is None:
         return TextCache()
     config.check_files()
-    return TextCache(Path(config.cache_dir) / _fingerprint(Path(config.ckpt_path)))
-
-
-def _fingerprint(path: Path) -> str:
-    """A checkpoint's size and ends: the end of torch's files has every tensor's checksum."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        digest = hashlib.sha256(str(size).encode() + file.read(ENDS))
-        file.seek(max(0, size - ENDS))
-        digest.update(file.read())
-    return digest.hexdigest()[:16]
+    return TextCache(Path(config.cache_dir) / checkpoint_fingerprint(Path(config.ckpt_path))[:16])
