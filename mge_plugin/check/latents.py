@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from mge_plugin.check.values import Config, as_list, at, problems_of, whole
 from mge_plugin.config import ConfigError, parse_section
-from mge_plugin.tracks import NUM_TRACKS
 
 if TYPE_CHECKING:
     from mge_plugin.data.latents.song import StoreInfo
@@ -54,6 +53,7 @@ def check_latents_pair(model: Config, dataset: Config) -> Iterator[str]:
 
 def _misfits(model: Config, info: "StoreInfo") -> Iterator[str]:
     from mge_plugin.data.latents.song import Asked
+    from mge_plugin.tracks import NUM_TRACKS
 
     asked = [whole(model, key) for key in ("sample_size", "sample_rate")]
     channels = whole(model, "audio_channels", 2)

@@ -67,7 +67,7 @@ wrapper = create_mge_training_wrapper(config, create_mge_model(config))
 network, rank, sharded = wrapper.diffusion.model, 0, []
 for parameter in network.parameters():
     torch.nn.init.normal_(parameter, std=0.05)
-reals, metadata = torch.randn(4, 96, 16), [{"prompt": {"source": "bass"}}] * 4
+reals, metadata = torch.randn(8, 96, 16), [{"prompt": {"source": "bass"}}] * 8
 if ranks > 1:
     dist.init_process_group("gloo")
     rank, options = dist.get_rank(), {"device_id": torch.device("cpu"), "use_orig_params": True}
@@ -75,11 +75,11 @@ if ranks > 1:
         wrapper.wrap_fsdp()
     units = [m for m in network.modules() if isinstance(m, FullyShardedDataParallel)]
     sharded = [id(parameter) for unit in units for parameter in unit.parameters()]
-optimizer = torch.optim.SGD(network.parameters(), 0.5)
+optimizer = torch.optim.SGD(network.parameters(), 20.0)
 for step in range(3):
-    draws = ItemRandomness(0, item_numbers(4 * step, 4 // ranks, rank, ranks))
+    draws = ItemRandomness(0, item_numbers(8 * step, 8 // ranks, rank, ranks))
     batch = reals[rank::ranks], metadata[rank::ranks]
-    t = draw_timesteps(wrapper.config.timesteps, draws, 4)
+    t = draw_timesteps(wrapper.config.timesteps, draws, 8)
     losses = wrapper.diffusion_losses(wrapper.encode(batch[0], draws), batch, t, draws, 0.1)
     weighted_mean(losses, (t > 0).float()).backward()
     for parameter in network.parameters():
