@@ -203,6 +203,14 @@ def test_a_truncated_download_is_told_with_its_size(tmp_path, size):
     )
 
 
+def test_a_truncated_safetensors_file_is_no_text(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(ord("{").to_bytes(8, "little") + b'{"a":{"dtype":"F32"')  # so long a header
+    message = refused(read_weights, path)
+    assert message.startswith("not a readable checkpoint (27 bytes: ")
+    assert "an incomplete download" in message
+
+
 def test_a_file_is_known_by_its_content_not_its_name(tmp_path):
     weights = autoencoder_weights()
     save_file(weights, tmp_path / "a.ckpt")
