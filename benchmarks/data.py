@@ -2,10 +2,12 @@
 
     python benchmarks/data.py [SONGS] [SECONDS]
 
-All read the same windows of the same MiniSlakh songs (10 stems, FLAC at 44.1 kHz) in one process.
+All are items of a training set, made whole (drawn, read, summed, described), from the same
+MiniSlakh songs (10 stems, FLAC at 44.1 kHz) in one process. Then the memory of a loader's worker,
+with these songs and with as many as Slakh2100 has (Linux only).
 """
 
-import resource
+import copy
 import sys
 import tempfile
 import time
@@ -13,54 +15,83 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 from mge_plugin.data.audio import read_audio, resample
 from mge_plugin.data.cache import StemCache
-from mge_plugin.data.choice import draw_window
 from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.index import read_corpus
+from mge_plugin.data.corpora.index import Corpus, read_corpus
+from mge_plugin.data.dataset import TripletDataset, TripletsConfig
 from mge_plugin.data.minislakh import write_corpus
-from mge_plugin.data.songs import Song
-from mge_plugin.data.triplets import Format, Window, make_triplet
+from mge_plugin.data.songs import IndexReport, Song
+from mge_plugin.data.triplets import Format
 
 FORMAT = Format(sample_rate=16000, samples=163840, channels=1)
 STEMS = 10
-WINDOWS = 12  # read by decoding whole stems; the faster ways read them REPEATS times
-REPEATS = 20
+ITEMS = 12  # made by decoding whole stems; the faster ways make more of them
+MANY_SONGS = 2100
+STATUS = Path("/proc/self/smaps_rollup")
 
 
-def by_decoding_whole_stems(window: Window) -> None:
+class WorkersMemory(Dataset):
+    """Makes an item and gives the worker's memory afterwards: resident, and not shared, in MB."""
+
+    def __init__(self, dataset: TripletDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: int) -> tuple[float, float]:
+        self.dataset[item]
+        sizes = dict(line.split()[:2] for line in STATUS.read_text().splitlines()[1:])
+        private = int(sizes["Private_Clean:"]) + int(sizes["Private_Dirty:"])
+        return int(sizes["Rss:"]) / 1e3, private / 1e3
+
+
+def training_set(songs: Sequence[Song]) -> TripletDataset:
+    """The songs as a dataset of triplets, drawn as in the paper."""
+    config = CorpusConfig("corpus", "")
+    corpus = Corpus(config, tuple(songs), IndexReport())
+    return TripletDataset([corpus], FORMAT, TripletsConfig("mge_triplets", (config,)))
+
+
+def by_decoding_whole_stems(dataset: TripletDataset, item: int) -> None:
     """What a reader without seeking has to do for the same triplet."""
-    for stem in window.song.stems:
+    for stem in dataset.songs[dataset.order.song(item)].stems:
         audio, rate = read_audio(stem.path)
         resample(audio, rate, FORMAT.sample_rate)
 
 
-def by_reading_windows(window: Window) -> None:
+def by_reading_windows(dataset: TripletDataset, item: int) -> None:
     """The plugin's way, from whatever the stems are read from."""
-    make_triplet(window, FORMAT)
+    dataset[item]
 
 
-def rate(read: Callable[[Window], None], windows: Sequence[Window], repeats: int = 1) -> float:
-    """Windows a second."""
+def rate(read: Callable[[TripletDataset, int], None], songs: Sequence[Song], items: int) -> float:
+    """Items a second, after a first one."""
+    dataset = training_set(songs)
+    step = max(1, len(dataset) // ITEMS)  # from one song to the next
+    read(dataset, 0)
     start = time.perf_counter()
-    for _ in range(repeats):
-        for window in windows:
-            read(window)
-    return repeats * len(windows) / (time.perf_counter() - start)
+    for number in range(items):
+        read(dataset, number * step)
+    return items / (time.perf_counter() - start)
+
+
+def memory(songs: Sequence[Song], count: int, items: int = 300) -> tuple[float, float]:
+    """A worker's memory after `items`, with `count` songs: resident, and not shared, in MB."""
+    many = [copy.deepcopy(songs[i % len(songs)]) for i in range(count)]
+    order = torch.randperm(len(dataset := training_set(many)))[:items].tolist()
+    loader = DataLoader(WorkersMemory(dataset), None, sampler=order, num_workers=1)
+    return list(loader)[-1]
 
 
 def with_ten_stems(song: Song) -> Song:
     """The song with as many stems, some of them more than once if it has fewer."""
     stems = [song.stems[i % len(song.stems)] for i in range(STEMS)]
     return replace(song, stems=tuple(stems))
-
-
-def windows_of(songs: Sequence[Song]) -> list[Window]:
-    """The same windows of any copy of the songs."""
-    rng = np.random.default_rng(0)
-    return [draw_window(songs[i % len(songs)], FORMAT, rng) for i in range(WINDOWS)]
 
 
 def main(songs: int = 2, seconds: float = 240.0) -> None:
@@ -72,14 +103,17 @@ def main(songs: int = 2, seconds: float = 240.0) -> None:
         start = time.perf_counter()
         kept = StemCache(Path(folder) / "cache", FORMAT.sample_rate, 1).build(plain, workers=1)
         built = time.perf_counter() - start
-        whole = rate(by_decoding_whole_stems, windows_of(plain))
-        seeking = rate(by_reading_windows, windows_of(plain), 3)
-        cached = rate(by_reading_windows, windows_of(kept), REPEATS)
+        counts = (songs, MANY_SONGS) if STATUS.exists() else ()
+        workers = {count: memory(kept, count) for count in counts}
+        whole = rate(by_decoding_whole_stems, plain, ITEMS)
+        seeking = rate(by_reading_windows, plain, 4 * ITEMS)
+        cached = rate(by_reading_windows, kept, 25 * ITEMS)
     print(f"{'way':16} {'triplets/s':>10} {'ratio':>7}")
     for name, speed in (("whole stems", whole), ("seeking", seeking), ("decoded cache", cached)):
         print(f"{name:16} {speed:10.2f} {speed / whole:7.1f}")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"decoding the cache took {built:.1f} s; peak memory of the process {peak:.2f} GB")
+    print(f"decoding the cache took {built:.1f} s in one thread")
+    for count, (resident, own) in workers.items():
+        print(f"a worker, {count:4} songs: {resident:.0f} MB, of which {own:.0f} MB are not shared")
 
 
 if __name__ == "__main__":

@@ -1,29 +1,31 @@
 """Changes to the stems of a window that keep mixture = submixture + source exact."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from mge_plugin.data.choice import may_be
 from mge_plugin.data.options import AugmentConfig
 from mge_plugin.data.songs import Song
-from mge_plugin.data.triplets import Format, Voice
+from mge_plugin.data.triplets import MAX_TRIES, Format, Voice, Window, voices
 from mge_plugin.tracks import Track
 
 
 def augment(
-    voices: Sequence[Voice],
+    window: Window,
     config: AugmentConfig,
     songs: Sequence[Song],
     form: Format,
     rng: np.random.Generator,
 ) -> list[Voice]:
     """A window's voices with other songs' stems, gains, polarities and sides, as configured."""
-    if config.p_other_songs and rng.random() < config.p_other_songs:
-        asked = {voice.stem.label for voice in voices if voice.track == Track.SOURCE}
-        voices = [_from_elsewhere(voice, songs, asked, form, rng) for voice in voices]
+    heard = voices(window)
+    mixed = config.p_other_songs > 0 and not window.song.mixture_only
+    if mixed and rng.random() < config.p_other_songs:
+        heard = [_from_elsewhere(voice, window, songs, form, rng) for voice in heard]
     swapped = bool(config.p_swap_channels) and rng.random() < config.p_swap_channels
-    return [replace(voice, gain=_gain(config, rng), swapped=swapped) for voice in voices]
+    return [replace(voice, gain=_gain(config, rng), swapped=swapped) for voice in heard]
 
 
 def _gain(config: AugmentConfig, rng: np.random.Generator) -> float:
@@ -33,20 +35,19 @@ def _gain(config: AugmentConfig, rng: np.random.Generator) -> float:
 
 
 def _from_elsewhere(
-    voice: Voice,
-    songs: Sequence[Song],
-    asked: Collection[str],
-    form: Format,
-    rng: np.random.Generator,
+    voice: Voice, window: Window, songs: Sequence[Song], form: Format, rng: np.random.Generator
 ) -> Voice:
     """A stem of the submixture becomes one of another song, from anywhere in it.
 
-    Not one of an instrument that is asked; a song that has no other leaves the voice as it is.
+    Only one of which it is known that it is no instrument that is asked: never `other`, never a
+    whole mixture. Where 10 songs drawn have none the voice stays as it is.
     """
-    song = songs[rng.integers(len(songs))]
-    others = [stem for stem in song.stems if stem.label not in asked]
-    if voice.track != Track.SUBMIXTURE or not others:
-        return voice
-    last_start = max(0, song.samples(form.sample_rate) - form.samples)
-    start = int(rng.integers(last_start + 1))
-    return replace(voice, stem=others[rng.integers(len(others))], start=start)
+    asked = {stem.label for stem in window.sources} | {window.asked} - {None}
+    for _ in range(MAX_TRIES if voice.track == Track.SUBMIXTURE else 0):
+        song = songs[rng.integers(len(songs))]
+        stems = [s for s in song.sources if not any(may_be(s.label, label) for label in asked)]
+        if song is not window.song and stems:
+            last_start = max(0, song.samples(form.sample_rate) - form.samples)
+            start = int(rng.integers(last_start + 1))
+            return replace(voice, stem=stems[rng.integers(len(stems))], start=start)
+    return voice

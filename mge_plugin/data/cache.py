@@ -10,26 +10,24 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
 from tqdm import tqdm
 
-from mge_plugin.data.audio import fit_length, read_window, resample, to_channels
-from mge_plugin.data.decoded import SUFFIX
+from mge_plugin.data.decoded import SUFFIX, is_whole, write_cached
 from mge_plugin.data.errors import AudioError
 from mge_plugin.data.songs import Part, Song, Stem
-from mge_plugin.files import written_whole
+from mge_plugin.data.triplets import Format, cut, read_stem
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
-FULL = 32767  # of 16 bits
+BLOCK = 1 << 20  # samples decoded at a time, at the model's rate
 ABANDONED = 3600  # seconds after which a temporary file is a killed run's
 
 
@@ -53,62 +51,60 @@ class StemCache:
 
         It may be stopped at any moment, and run by several jobs at once: a file is written whole,
         and what one has made the others take. A stem that cannot be decoded stays as it is.
+        Threads do it: libsndfile and soxr leave Python's lock while they work.
         """
         stems = list(dict.fromkeys(stem for song in songs for stem in song.stems))
-        missing = [stem for stem in stems if not self.path(stem).is_file()]
-        if missing:
-            _remove_abandoned(self.folder)
-            self._decode(missing, workers or os.cpu_count() or 1)
-        return [replace(s, stems=tuple(self.cached(stem) for stem in s.stems)) for s in songs]
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            kept = dict(zip(stems, pool.map(self.cached, stems), strict=True))
+            if missing := [stem for stem in stems if kept[stem].cached is None]:
+                _remove_abandoned(self.folder)
+                kept |= self._decode(missing, pool)
+        return [replace(song, stems=tuple(kept[stem] for stem in song.stems)) for song in songs]
 
-    def _decode(self, stems: list[Stem], workers: int) -> None:
+    def _decode(self, stems: list[Stem], pool: ThreadPoolExecutor) -> dict[Stem, Stem]:
         order = np.random.default_rng(os.getpid()).permutation(len(stems))  # jobs share the work
-        pool = ProcessPoolExecutor(min(workers, len(stems)), get_context("spawn"))
-        with pool, tqdm(total=len(stems), desc="decoding stems", unit="stem") as bar:
-            tasks = {pool.submit(decode, self, stems[i]): stems[i] for i in order}
-            for task in as_completed(tasks):
-                bar.update()
-                if problem := task.result():
-                    logger.warning("not kept decoded: %s", problem)
+        tasks = {pool.submit(self.decoded, stems[i]): stems[i] for i in order}
+        done = tqdm(as_completed(tasks), "decoding stems", len(tasks), unit="stem")
+        try:
+            return {tasks[task]: task.result() for task in done}
+        finally:
+            for task in tasks:  # after an error or Ctrl-C nobody waits for those not begun
+                task.cancel()
 
     def cached(self, stem: Stem) -> Stem:
         """The stem, read from here if it is here."""
-        path = self.path(stem)
-        if not path.is_file():
+        path, frames = self.path(stem), self._frames(stem)
+        if not is_whole(path, (self.channels, frames)):
             return stem
-        frames = max(_length(part, self.sample_rate) for part in stem.parts)
         return replace(stem, cached=Part(path, self.sample_rate, frames))
 
+    def decoded(self, stem: Stem) -> Stem:
+        """The stem, decoded to here unless another job has; as it is if it cannot be decoded."""
+        cached = self.cached(stem)
+        if cached.cached is not None:
+            return cached
+        try:
+            write_cached(self.path(stem), self._whole(stem))
+        except AudioError as error:
+            logger.warning("not kept decoded: %s", error)
+            return stem
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"cache_dir {self.folder}: {stem.path} not kept: {error}") from error
+        return self.cached(stem)
 
-def decode(cache: StemCache, stem: Stem) -> str | None:
-    """Write one stem, unless another job has; returns what is wrong with it, if anything."""
-    path = cache.path(stem)
-    if path.is_file():
-        return None
-    try:
-        audio = _whole(stem, cache)
-    except AudioError as error:
-        return str(error)
-    peak = float(np.abs(audio).max()) or 1.0
-    samples = np.round(audio * (FULL / peak)).astype(np.int16)
-    with written_whole(path) as partial:
-        save_file({"audio": samples}, partial, {"scale": repr(peak / FULL)})
-    return None
+    def _frames(self, stem: Stem) -> int:
+        """The longest part's length at the cache's rate."""
+        return max(-(-p.num_frames * self.sample_rate // p.sample_rate) for p in stem.parts)
 
-
-def _whole(stem: Stem, cache: StemCache) -> np.ndarray:
-    """The sum of a stem's parts, (channels, samples) at the cache's rate."""
-    frames = max(_length(part, cache.sample_rate) for part in stem.parts)
-    total = np.zeros((cache.channels, frames), dtype=np.float32)
-    for part in stem.parts:
-        audio = read_window(part.path, 0, part.num_frames, part.stream)
-        audio = resample(to_channels(audio, cache.channels), part.sample_rate, cache.sample_rate)
-        total += fit_length(audio, frames)
-    return total
-
-
-def _length(part: Part, sample_rate: int) -> int:
-    return -(-part.num_frames * sample_rate // part.sample_rate)
+    def _whole(self, stem: Stem) -> np.ndarray:
+        """The stem as windows of it are read, (channels, samples) at the cache's rate."""
+        audio = np.zeros((self.channels, self._frames(stem)), dtype=np.float32)
+        for start in range(0, audio.shape[1], BLOCK):
+            block = audio[:, start : start + BLOCK]
+            form = Format(self.sample_rate, block.shape[1], self.channels)
+            for rate, samples in read_stem(stem, start, form)[0].items():
+                block += cut(samples, rate, start, form)
+        return audio
 
 
 def _stamp(part: Part) -> list[str | int | None]:
@@ -122,13 +118,9 @@ def _stamp(part: Part) -> list[str | int | None]:
 
 def _remove_abandoned(folder: Path) -> None:
     """Delete the temporary files of runs that were killed."""
-    for path in _temporary(folder):
+    for path in folder.glob("*/.*.tmp"):
         try:
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()
         except FileNotFoundError:
             continue  # another job was faster
-
-
-def _temporary(folder: Path) -> Iterator[Path]:
-    return folder.glob("*/.*.tmp")

@@ -1,6 +1,6 @@
 """Which stems are the source of a window, and where it starts (paper, section E.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -12,15 +12,23 @@ PAPER = SourceConfig()
 
 
 def draw_window(
-    song: Song, form: Format, rng: np.random.Generator, config: SourceConfig = PAPER
+    song: Song,
+    form: Format,
+    rng: np.random.Generator,
+    config: SourceConfig = PAPER,
+    labels: Sequence[str] = (),
 ) -> Window:
     """Choose the source, then up to 10 offsets until it sounds.
 
-    If it never does, the last offset stands: a song may rest. An absent source needs no sound.
+    If it never does, the last offset stands: a song may rest. An absent source is one of `labels`,
+    those of the song's corpus; where all of them sound the source is chosen as ever.
     """
     last_start = max(0, song.samples(form.sample_rate) - form.samples)
     if config.p_absent and not song.mixture_only and rng.random() < config.p_absent:
-        return Window(song, (), int(rng.integers(last_start + 1)))
+        start = int(rng.integers(last_start + 1))
+        absent = absent_label(sounding_labels(song, start, form), labels, rng)
+        if absent is not None:
+            return Window(song, (), start, absent)
     sources, group = choose_source(song, rng, config)
     for _ in range(MAX_TRIES):
         start = int(rng.integers(last_start + 1))
@@ -74,9 +82,23 @@ def _with_others(
     return (first, *(others[i] for i in drawn))
 
 
+def sounding_labels(song: Song, start: int, form: Format) -> list[str]:
+    """The labels of the stems that sound in the window from `start` on."""
+    return [stem.label for stem in song.stems if read_stem(stem, start, form)[1]]
+
+
 def absent_label(
-    sounding: Sequence[str], labels: Sequence[str], rng: np.random.Generator
+    sounding: Collection[str], labels: Sequence[str], rng: np.random.Generator
 ) -> str | None:
-    """A label of the corpora that does not sound in the window; None if all of them do."""
-    absent = [label for label in labels if label not in sounding]
+    """One of `labels` that does not sound in the window; None if all of them may."""
+    absent = [label for label in labels if not any(may_be(label, heard) for heard in sounding)]
     return absent[rng.integers(len(absent))] if absent else None
+
+
+def may_be(label: str, other: str) -> bool:
+    """Whether two labels may name one instrument: all words of one are in the other.
+
+    A song's guitar may be an electric guitar, and an electric guitar is a guitar.
+    """
+    words, others = set(label.split()), set(other.split())
+    return words <= others or others <= words

@@ -17,13 +17,12 @@ from mge_plugin.data.audio import AudioError
 from mge_plugin.data.augment import augment
 from mge_plugin.data.batches import item_loader
 from mge_plugin.data.cache import StemCache
-from mge_plugin.data.choice import absent_label, draw_window
+from mge_plugin.data.choice import draw_window
 from mge_plugin.data.corpora.cache import AUTO, cache_folder
 from mge_plugin.data.corpora.config import CorpusConfig, check_weights
 from mge_plugin.data.corpora.index import Corpus, index_corpora
 from mge_plugin.data.options import AugmentConfig, SourceConfig
 from mge_plugin.data.order import SongOrder
-from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import Format, Triplet, Window, make_triplet, voices
 from mge_plugin.prompts import TEMPLATE, label_prompt, template_problems
 from mge_plugin.tracks import Track
@@ -77,7 +76,7 @@ class TripletDataset(Dataset):
 
     def __init__(self, corpora: Sequence[Corpus], form: Format, config: TripletsConfig) -> None:
         self.songs = [song for corpus in corpora for song in corpus.songs]
-        self.labels = sorted({stem.label for song in self.songs for stem in song.sources})
+        self.labels = [labels for c in corpora for labels in [_labels(c)] * len(c.songs)]
         self.form = form
         self.config = config
         self.order = song_order(corpora, form, config.seed)
@@ -95,10 +94,10 @@ class TripletDataset(Dataset):
 
     def triplet(self, item: int) -> tuple[Triplet, np.random.Generator]:
         """An item's triplet, and the generator that goes on deciding about it."""
-        for attempt, song in enumerate(self._candidates(item)):
+        for attempt, number in enumerate(self._candidates(item)):
             rng = np.random.default_rng([self.config.seed, item, attempt])
             try:
-                triplet = self._draw(song, rng)
+                triplet = self._draw(number, rng)
             except AudioError as error:
                 self._report(error)
             else:
@@ -107,20 +106,20 @@ class TripletDataset(Dataset):
         examples = "; ".join(list(self.broken.values())[:3])
         raise AudioError(f"{MAX_BROKEN} windows in a row cannot be read, e.g. {examples}")
 
-    def _draw(self, song: Song, rng: np.random.Generator) -> Triplet:
-        """Choose, change, read, sum."""
-        window = draw_window(song, self.form, rng, self.config.source)
+    def _draw(self, number: int, rng: np.random.Generator) -> Triplet:
+        """Choose, change, read, sum; of the song with this number."""
+        song, labels = self.songs[number], self.labels[number]
+        window = draw_window(song, self.form, rng, self.config.source, labels)
         heard = voices(window)
         if self.config.augment.is_on:
-            heard = augment(heard, self.config.augment, self.songs, self.form, rng)
+            heard = augment(window, self.config.augment, self.songs, self.form, rng)
         return make_triplet(window, self.form, heard)
 
-    def _candidates(self, item: int) -> Iterator[Song]:
+    def _candidates(self, item: int) -> Iterator[int]:
         """The song of the item, then those whose windows stand in for it if it is broken."""
-        yield self.songs[self.order.song(item)]
+        yield self.order.song(item)
         rng = np.random.default_rng([self.config.seed, item, MAX_BROKEN])
-        for number in np.resize(rng.permutation(len(self.songs)), MAX_BROKEN - 1):
-            yield self.songs[number]
+        yield from np.resize(rng.permutation(len(self.songs)), MAX_BROKEN - 1)
 
     def describe(self, triplet: Triplet, rng: np.random.Generator) -> dict[str, Any]:
         """An item's metadata."""
@@ -143,15 +142,10 @@ class TripletDataset(Dataset):
         """Each track's prompt; the source's names its group, or what is absent if it is."""
         window = triplet.window
         template = self.config.templates[rng.integers(len(self.config.templates))]
-        asked: dict[Track, Sequence[str]] = {
-            t: names for t, names in triplet.labels.items() if names
-        }
-        if window.group is not None and Track.SOURCE in asked:
-            asked[Track.SOURCE] = [window.group]
-        if not window.sources:
-            absent = absent_label(triplet.labels[Track.MIXTURE], self.labels, rng)
-            asked |= {} if absent is None else {Track.SOURCE: [absent]}
-        return {track.label: label_prompt(names, template) for track, names in asked.items()}
+        names = dict(triplet.labels)
+        if window.asked is not None and (names[Track.SOURCE] or not window.sources):
+            names[Track.SOURCE] = (window.asked,)
+        return {track.label: label_prompt(n, template) for track, n in names.items() if n}
 
     def _report_level(self, triplet: Triplet) -> None:
         """Say once a song (and process) that its stems together go over full scale."""
@@ -166,6 +160,11 @@ class TripletDataset(Dataset):
         if error.path not in self.broken:
             self.broken[error.path] = str(error)
             logger.warning("left out, another window stands in: %s", error)
+
+
+def _labels(corpus: Corpus) -> tuple[str, ...]:
+    """What may be asked in a corpus, in order; of other corpora's labels nothing is known in it."""
+    return tuple(sorted({stem.label for song in corpus.songs for stem in song.sources}))
 
 
 def _in_song(window: Window, form: Format) -> Tensor:

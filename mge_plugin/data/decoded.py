@@ -4,15 +4,34 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from mge_plugin.data.errors import AudioError
+from mge_plugin.files import write_file
 
 SUFFIX = ".stem.safetensors"
+FULL = 32767  # of 16 bits
 
 
 def is_cached(path: Path) -> bool:
     """Whether a file is one of a cache."""
     return path.name.endswith(SUFFIX)
+
+
+def write_cached(path: Path, audio: np.ndarray) -> None:
+    """Keep (channels, samples) in 16 bits, in relation to their peak, whole or not at all."""
+    scale = (float(np.abs(audio).max()) or 1.0) / FULL
+    samples = np.round(audio / np.float32(scale)).astype(np.int16)
+    write_file(path, save({"audio": samples}, {"scale": repr(scale)}))
+
+
+def is_whole(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a stem of (channels, samples) is kept there; a file that a crash cut off is none."""
+    try:
+        with safe_open(path, "np") as file:
+            return tuple(file.get_slice("audio").get_shape()) == shape
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_cached(path: Path, start: int, frames: int) -> np.ndarray:

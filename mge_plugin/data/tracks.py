@@ -29,13 +29,13 @@ from mge_plugin.tracks import Track
 class TrackWeights:
     """`tracks`: how often each is used, in relation to the others."""
 
-    mixture: float = 1.0
-    submixture: float = 1.0
-    source: float = 1.0
+    mixture: float = 1.0  # share of items that are one, relative to the others
+    submixture: float = 1.0  # the same of submixtures
+    source: float = 1.0  # the same of sources
 
     def __post_init__(self) -> None:
         if min(self.values()) < 0 or not sum(self.values()):
-            raise ConfigError("track weights must be 0 or more and not all 0")
+            raise ConfigError(f"expected weights of 0 or more, not all 0, found {self.values()}")
 
     def values(self) -> tuple[float, float, float]:
         """In the order of the tracks."""
@@ -53,7 +53,7 @@ class TrackDataset(Dataset):
     """Item number -> (reals (channels, samples), metadata), as SAT's autoencoder training takes it.
 
     A silent track is passed over: spectral losses of silence teach nothing, and SAT 0.0.19's
-    explode. Where all three are silent the mixture is given.
+    explode. Where no track that has a weight sounds, the mixture is given.
     """
 
     def __init__(self, triplets: TripletDataset, weights: TrackWeights) -> None:

@@ -35,13 +35,13 @@ class Format:
 class Window:
     """One choice: these stems of this song, from this sample at the model's rate.
 
-    Without stems the source is absent: something is asked that the window does not contain.
+    Without stems the source is absent: `asked` does not sound in the window.
     """
 
     song: Song
     sources: tuple[Stem, ...]
     start: int
-    group: str | None = None  # what the stems together are called, if not by their labels
+    asked: str | None = None  # what the source is called, if not by its stems' labels
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def make_triplet(window: Window, form: Format, heard: Sequence[Voice] | None = N
             key = (rate, voice.start)
             total[key] = total.get(key, 0) + voice.apply(samples)
     for track, total in sums.items():
-        audio[track] = sum(_cut(s, rate, start, form) for (rate, start), s in total.items())
+        audio[track] = sum(cut(s, rate, start, form) for (rate, start), s in total.items())
     gain = _below_full_scale(audio)
     labels[Track.MIXTURE] = labels[Track.SUBMIXTURE] | labels[Track.SOURCE]
     return Triplet(window, audio, {track: tuple(sorted(labels[track])) for track in Track}, gain)
@@ -158,7 +158,7 @@ def read_stem(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarra
     return by_rate, max(levels) > form.silence_db
 
 
-def _cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:
+def cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:
     """Resample a window's span to the model's rate and cut its margins off."""
     skip = Span.of(rate, start, form).skip
     return resample(samples, rate, form.sample_rate)[:, skip : skip + form.samples]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.testing import assert_allclose
 
 from mge_plugin.data import cache as cache_module
 from mge_plugin.data.audio import AudioError, read_window
-from mge_plugin.data.cache import StemCache, decode
+from mge_plugin.data.cache import StemCache
+from mge_plugin.data.triplets import Format, Window, make_triplet
 
 RATE = 16_000
 BUILD = """
@@ -160,9 +162,58 @@ def test_what_a_killed_run_left_half_written_is_removed(corpus, tmp_path):
 
 def test_a_file_that_another_job_has_made_is_not_made_again(corpus, tmp_path, monkeypatch):
     cache, stem = StemCache(tmp_path, RATE, 1), corpus.read()[0][0].stems[0]
-    assert decode(cache, stem) is None
-    monkeypatch.setattr(cache_module, "_whole", lambda *_: pytest.fail("decoded again"))
-    assert decode(cache, stem) is None
+    made = cache.decoded(stem)
+    assert made.cached is not None
+    monkeypatch.setattr(cache_module, "write_cached", lambda *_: pytest.fail("decoded again"))
+    assert cache.decoded(stem) == made
+
+
+@pytest.mark.parametrize("left", [b"", b"half", None])
+def test_a_file_that_a_crash_cut_off_is_made_again(corpus, tmp_path, left):
+    cache, songs = StemCache(tmp_path / "cache", RATE, 1), corpus.read()[0]
+    kept = cache.build(songs, workers=1)
+    path = kept[0].stems[0].cached.path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] if left is None else left)
+    assert cache.build(songs, workers=1) == kept
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("rate", [44_100, 22_050])
+def test_a_stem_is_kept_as_its_windows_are_read(slakh, noise, tmp_path, monkeypatch, rate):
+    """Decoded in blocks, at another rate, with a part of a third."""
+    slakh.song(stems=[slakh.stem(noise(rate, 0), 0, rate), slakh.stem(noise(9_000, 1), 33)])
+    song = slakh.read()[0][0]
+    both = replace(song.stems[0], parts=(*song.stems[0].parts, *song.stems[1].parts))
+    cache = StemCache(tmp_path / "cache", RATE, 1)
+    monkeypatch.setattr(cache_module, "BLOCK", 3000)
+    kept = cache.decoded(both)
+    form = Format(RATE, 4000, 1)
+    for start in (0, 2500, 11_000):
+        plain = make_triplet(Window(replace(song, stems=(both,)), (), start), form).audio[0]
+        again = make_triplet(Window(replace(song, stems=(kept,)), (), start), form).audio[0]
+        assert plain.any()
+        assert_allclose(again, plain, atol=2e-5, rtol=0)
+
+
+def test_what_cannot_be_written_is_an_error_that_names_the_folder(corpus, tmp_path):
+    folder = tmp_path / "cache"
+    folder.write_text("a file")
+    with pytest.raises(OSError, match=rf"cache_dir {folder}: .*S0\d\.flac not kept: "):
+        StemCache(folder, RATE, 1).build(corpus.read()[0], workers=1)
+
+
+def test_an_interrupted_build_does_not_go_on_with_the_rest(corpus, tmp_path, monkeypatch):
+    begun = []
+
+    def stop(*_):
+        begun.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_module, "write_cached", stop)
+    with pytest.raises(KeyboardInterrupt):
+        StemCache(tmp_path, RATE, 1).build(corpus.read()[0], workers=1)
+    assert len(begun) < 12
 
 
 def test_a_damaged_file_of_the_cache_is_an_error_with_its_name(tmp_path):

@@ -77,6 +77,20 @@ def test_what_is_absent_does_not_sound():
 
 
 @pytest.mark.parametrize(
+    ("sounding", "absent"),
+    [
+        ("electric guitar", {"bass", "chromatic percussion"}),
+        ("percussion", {"bass", "guitar"}),
+        ("male singer and bass", {"chromatic percussion", "guitar"}),
+    ],
+)
+def test_what_may_be_the_same_instrument_is_not_absent(sounding, absent):
+    rng = np.random.default_rng(0)
+    labels = ["bass", "chromatic percussion", "guitar"]
+    assert {absent_label([sounding], labels, rng) for _ in range(50)} == absent
+
+
+@pytest.mark.parametrize(
     ("section", "wrong"),
     [
         ({"max_stems": 0}, "max_stems: expected 1 or more, found 0"),

@@ -22,25 +22,76 @@ def exact(reals):
     return torch.equal(mixture, submixture + source)
 
 
-def test_an_absent_source_is_silence_and_asks_for_what_does_not_sound(corpus):
-    """Songs have bass, piano and drums; a second corpus adds a label that is never there."""
-    drawn = items(corpus, source={"p_absent": 1.0}, augment={"p_other_songs": 0.0})
-    assert all(not reals[2].any() and torch.equal(reals[0], reals[1]) for reals, _ in drawn)
-    assert all("source" not in item["prompt"] for _, item in drawn)  # nothing is absent here
-
-
-def test_a_share_of_items_has_an_absent_source(corpus, slakh, noise):
+@pytest.fixture
+def with_harp(corpus, slakh, noise):
+    """Four songs of bass, piano and drums, and one of a harp and a piano that ends early."""
     slakh.song("Track_harp", [slakh.stem(noise(4 * SAMPLES, 9), 46), slakh.stem(noise(99, 8), 0)])
-    drawn = items(corpus, 400, source={"p_absent": 0.25})
-    absent = [item for _, item in drawn if item["source"] is None]
-    assert len(absent) / 400 == pytest.approx(0.25, abs=0.07)
-    for item in absent:
-        if "source" in item["prompt"]:
-            label = item["prompt"]["source"].removeprefix("The sound of the ")
-            assert label in ("bass", "drums", "harp", "piano")
-            assert label not in item["labels"]["mixture"]
-    assert all(item["labels"]["source"] == [] for item in absent)
-    assert any("source" in item["prompt"] for item in absent)
+    return corpus
+
+
+@pytest.fixture
+def second(tmp_path, slakh, noise):
+    """The entry of another corpus: songs of an organ and a guitar."""
+    other = type(slakh)(tmp_path / "second")
+    for number in range(3):
+        stems = [slakh.stem(noise(4 * SAMPLES, 50 + number + i), p) for i, p in ((0, 16), (1, 24))]
+        other.song(f"Second{number}", stems)
+    return {"id": "second", "path": str(other.root)}
+
+
+def asked(item):
+    return item["prompt"]["source"].removeprefix("The sound of the ")
+
+
+def test_an_absent_source_is_silence_and_asks_for_what_does_not_sound(with_harp):
+    drawn = items(with_harp, source={"p_absent": 1.0})
+    for reals, item in drawn:
+        assert not reals[2].any() and reals[0].any() and torch.equal(reals[0], reals[1])
+        assert item["source"] is None and item["labels"]["source"] == []
+        assert item["labels"]["submixture"] == item["labels"]["mixture"]
+        assert asked(item) not in item["labels"]["mixture"]
+        assert item["loss_mask"] == [1, 1, 1]
+    assert {asked(item) for _, item in drawn} == {"bass", "drums", "harp", "piano"}
+    late = [i for _, i in drawn if i["path"].endswith("harp") and i["seconds_start"] * 16_000 > 99]
+    assert "piano" in {asked(item) for item in late}  # in the song, but not in the window
+
+
+def test_a_share_of_items_has_an_absent_source(with_harp):
+    drawn = items(with_harp, 400, source={"p_absent": 0.25})
+    absent = sum(item["source"] is None for _, item in drawn)
+    assert absent / 400 == pytest.approx(0.25, abs=0.07)
+
+
+def test_where_everything_sounds_nothing_is_absent_and_a_source_is_asked_as_ever(corpus):
+    for reals, item in items(corpus, source={"p_absent": 1.0}):
+        assert reals[2].any() and [asked(item)] == item["labels"]["source"]
+
+
+def test_what_only_other_corpora_name_is_not_asked_as_absent(with_harp, second):
+    """In their songs it may be within a stem that is called something else."""
+    datasets = [*with_harp.config()["datasets"], second]
+    drawn = items(with_harp, source={"p_absent": 1.0}, datasets=datasets)
+    absent = {asked(item) for _, item in drawn if item["source"] is None}
+    assert absent == {"bass", "drums", "harp", "piano"}
+    of_second = [reals for reals, item in drawn if "Second" in item["path"]]
+    assert of_second and all(reals[2].any() for reals in of_second)
+
+
+def test_other_songs_leave_whole_mixtures_alone_and_give_no_voice(corpus, second):
+    datasets = [*corpus.config()["datasets"], second | {"mixture_only": True}]
+    plain = items(corpus, datasets=datasets)
+    mixed = items(corpus, datasets=datasets, augment={"p_other_songs": 1.0})
+    assert any(item["mixture_only"] for _, item in plain)
+    for (before, item), (after, changed) in zip(plain, mixed, strict=True):
+        assert torch.equal(before, after) == item["mixture_only"]
+        assert {"bass", "drums", "piano"}.issuperset(changed["labels"]["mixture"])
+
+
+def test_with_other_songs_the_absent_label_stays_absent(with_harp):
+    drawn = items(with_harp, source={"p_absent": 1.0}, augment={"p_other_songs": 1.0})
+    assert all(asked(item) not in item["labels"]["mixture"] for _, item in drawn)
+    elsewhere = [set(i["labels"]["mixture"]) for _, i in drawn if i["path"].endswith("harp")]
+    assert any(labels & {"bass", "drums"} for labels in elsewhere)
 
 
 def test_a_group_is_asked_by_its_name(corpus):
@@ -99,8 +150,8 @@ def test_left_and_right_are_swapped_in_all_tracks_alike(slakh, noise):
 
 def test_stems_of_other_songs_are_not_of_the_instrument_that_is_asked(corpus):
     for reals, item in items(corpus, augment={"p_other_songs": 1.0}):
-        (asked,) = item["labels"]["source"]
-        assert asked not in item["labels"]["submixture"]
+        (label,) = item["labels"]["source"]
+        assert label not in item["labels"]["submixture"]
         assert exact(reals)
 
 
@@ -167,5 +218,6 @@ def test_tracks_have_weights_and_silent_ones_are_passed_over(slakh, noise):
 
 def test_track_weights_that_cannot_be(corpus):
     nothing = dict.fromkeys(("mixture", "submixture", "source"), 0)
-    with pytest.raises(ConfigError, match="track weights must be 0 or more and not all 0"):
+    wrong = r"tracks: expected weights of 0 or more, not all 0, found \(0\.0, 0\.0, 0\.0\)"
+    with pytest.raises(ConfigError, match=wrong):
         corpus.loader(dataset_type="mge_tracks", tracks=nothing)
