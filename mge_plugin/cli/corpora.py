@@ -30,13 +30,14 @@ def index(
     dataset_config: Annotated[Path, typer.Argument(help="A dataset config.")],
     json_out: Annotated[Path | None, typer.Option("--json", help="Write it as JSON too.")] = None,
     check_sums: Annotated[bool, typer.Option(help="Compare sums of stems with mixtures.")] = False,
+    check_stems: Annotated[bool, typer.Option(help="Find stems of noise or one tone.")] = False,
 ) -> None:
     """Say what a dataset config finds: songs, hours, stems a label, what is left out and why."""
     from mge_plugin.data.corpora.configured import index_config
     from mge_plugin.data.corpora.summary import summarize, table
     from mge_plugin.files import write_file
 
-    corpora, problems = index_config(dataset_config, check_sums)
+    corpora, problems = index_config(dataset_config, check_sums, check_stems)
     summaries = [summarize(corpus) for corpus in corpora]
     for line in (line for summary in summaries for line in table(summary)):
         typer.echo(line.encode(errors="backslashreplace").decode())

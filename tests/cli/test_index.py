@@ -2,7 +2,9 @@
 
 import json
 
+import numpy as np
 import pytest
+import soundfile as sf
 
 
 @pytest.fixture
@@ -94,4 +96,17 @@ def test_sums_are_compared_if_asked_for(mge, write_song, config, tmp_path):
     wrong = "noticed 1: song whose stems do not sum to its mixture"
     assert wrong not in mge("index", path)[1]
     code, out, _ = mge("index", path, "--check-sums")
+    assert code == 0 and wrong in out
+
+
+def test_stems_are_listened_to_if_asked_for(mge, config, tmp_path):
+    folder = tmp_path / "songs" / "song"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("drums", "bass"):
+        sf.write(folder / f"{name}.wav", rng.uniform(-0.1, 0.1, 80_000), 8000)
+    path = config({"id": "f", "path": str(tmp_path / "songs"), "type": "folder"})
+    wrong = "noticed 2: stem of nothing but white noise"
+    assert wrong not in mge("index", path)[1]
+    code, out, _ = mge("index", path, "--check-stems")
     assert code == 0 and wrong in out

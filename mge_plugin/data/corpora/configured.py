@@ -6,13 +6,17 @@ from mge_plugin.config import ConfigError, parse_section, read_json
 from mge_plugin.data.corpora.cache import AUTO, cache_folder
 from mge_plugin.data.corpora.config import CorpusConfig, check_weights
 from mge_plugin.data.corpora.index import Corpus, read_corpus
+from mge_plugin.data.corpora.renderings import check_stems
 from mge_plugin.data.corpora.sums import check_sums
 
 
-def index_config(path: Path, sums: bool = False) -> tuple[list[Corpus], list[str]]:
+def index_config(
+    path: Path, sums: bool = False, stems: bool = False
+) -> tuple[list[Corpus], list[str]]:
     """The corpora that can be used, and in words what keeps others from it.
 
-    With `sums`, their reports say of which songs the stems do not sum to the mixture.
+    With `sums`, their reports say of which songs the stems do not sum to the mixture; with `stems`,
+    which stems are nothing but white noise or one tone.
     """
     content = read_json(path)
     entries = content.get("datasets")
@@ -34,6 +38,8 @@ def index_config(path: Path, sums: bool = False) -> tuple[list[Corpus], list[str
             corpora.append(read_corpus(config, folder))
             if sums:
                 corpora[-1].report.merge(check_sums(config, folder))
+            if stems:
+                corpora[-1].report.merge(check_stems(corpora[-1]))
         except (ConfigError, OSError) as error:
             problems.append(f"datasets: {config.id}: {error}")
     return corpora, problems
