@@ -35,7 +35,7 @@ STATUS = Path("/proc/self/smaps_rollup")
 
 
 class WorkersMemory(Dataset):
-    """Makes an item and gives the worker's memory afterwards: resident, and not shared, in MB."""
+    """Makes an item and gives the memory that the worker then has for itself, in MB."""
 
     def __init__(self, dataset: TripletDataset) -> None:
         self.dataset = dataset
@@ -43,11 +43,10 @@ class WorkersMemory(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, item: int) -> tuple[float, float]:
+    def __getitem__(self, item: int) -> float:
         self.dataset[item]
         sizes = dict(line.split()[:2] for line in STATUS.read_text().splitlines()[1:])
-        private = int(sizes["Private_Clean:"]) + int(sizes["Private_Dirty:"])
-        return int(sizes["Rss:"]) / 1e3, private / 1e3
+        return (int(sizes["Private_Clean:"]) + int(sizes["Private_Dirty:"])) / 1e3
 
 
 def training_set(songs: Sequence[Song]) -> TripletDataset:
@@ -80,8 +79,8 @@ def rate(read: Callable[[TripletDataset, int], None], songs: Sequence[Song], ite
     return items / (time.perf_counter() - start)
 
 
-def memory(songs: Sequence[Song], count: int, items: int = 300) -> tuple[float, float]:
-    """A worker's memory after `items`, with `count` songs: resident, and not shared, in MB."""
+def memory(songs: Sequence[Song], count: int, items: int = 300) -> float:
+    """What a worker has for itself after `items`, with `count` songs, in MB."""
     many = [copy.deepcopy(songs[i % len(songs)]) for i in range(count)]
     order = torch.randperm(len(dataset := training_set(many)))[:items].tolist()
     loader = DataLoader(WorkersMemory(dataset), None, sampler=order, num_workers=1)
@@ -112,8 +111,8 @@ def main(songs: int = 2, seconds: float = 240.0) -> None:
     for name, speed in (("whole stems", whole), ("seeking", seeking), ("decoded cache", cached)):
         print(f"{name:16} {speed:10.2f} {speed / whole:7.1f}")
     print(f"decoding the cache took {built:.1f} s in one thread")
-    for count, (resident, own) in workers.items():
-        print(f"a worker, {count:4} songs: {resident:.0f} MB, of which {own:.0f} MB are not shared")
+    for count, own in workers.items():
+        print(f"a worker has {own:.0f} MB for itself, with {count} songs")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Triplets from multi-track corpora in SAT's form: `dataset_type: "mge_triplets"`."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from mge_plugin.config import ConfigError, parse_section
+from mge_plugin.config import ConfigError, choose, parse_section
 from mge_plugin.data.audio import AudioError
 from mge_plugin.data.augment import augment
 from mge_plugin.data.batches import item_loader
@@ -47,7 +48,7 @@ class TripletsConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # changes to the stems
     templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn an item; paper: this one
     cache_dir: str | None = None  # folder that keeps every stem decoded
-    cache_workers: int | None = None  # processes that decode; by default one a core
+    cache_workers: int | None = None  # threads that decode; by default one a core
     index_cache: str | None = AUTO  # folder that keeps the song index; null reads it every time
 
     def __post_init__(self) -> None:
@@ -76,7 +77,9 @@ class TripletDataset(Dataset):
 
     def __init__(self, corpora: Sequence[Corpus], form: Format, config: TripletsConfig) -> None:
         self.songs = [song for corpus in corpora for song in corpus.songs]
-        self.labels = [labels for c in corpora for labels in [_labels(c)] * len(c.songs)]
+        self.labels = [  # of each song, what may be asked in its corpus
+            labels for corpus in corpora for labels in repeat(_labels(corpus), len(corpus.songs))
+        ]
         self.form = form
         self.config = config
         self.order = song_order(corpora, form, config.seed)
@@ -204,10 +207,22 @@ def create_triplet_dataloader(
     config = parse_section(TripletsConfig, dataset_config, "dataset config")
     form = Format(sample_rate, sample_size, audio_channels, config.silence_db)
     dataset = TripletDataset(open_corpora(config, form), form, config)
+    for problem in unknown_in_groups(config.source, set().union(*dataset.labels)):
+        logger.warning("%s", problem)
     seconds = sample_size / sample_rate
     return item_loader(
         dataset, batch_size, seconds, config.seed, shuffle, num_workers, config.drop_last
     )
+
+
+def unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterator[str]:
+    """What groups name that no stem is labelled: misspelt perhaps, no song has such a group."""
+    for name, group in config.groups.items():
+        for label in group:
+            try:
+                choose(f"source.groups.{name}", label, dict.fromkeys(labels))
+            except ConfigError as error:
+                yield str(error)
 
 
 def check_newer(options: Mapping[str, Any], dataset_type: str) -> None:

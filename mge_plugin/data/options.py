@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 from mge_plugin.config import ConfigError, found
 
+MAX_DB = 60  # of a gain, up or down
+
 
 @dataclass(frozen=True)
 class SourceConfig:
     """`source`: what is asked."""
 
-    choose: Literal["stems", "labels"] = "stems"  # uniform over these; paper: stems
+    choose: Literal["stems", "labels"] = "stems"  # uniform over a song's; paper: stems
     max_stems: int = 1  # most stems together, their number uniform from 1; paper: 1
     groups: dict[str, Any] = field(default_factory=dict)  # name -> labels that are one source too
     p_absent: float = 0.0  # share of items asked for what the window does not contain; paper: 0
@@ -37,7 +39,7 @@ class AugmentConfig:
 
     gain_db: tuple[float, ...] = (0.0, 0.0)  # each stem's gain, uniform between these; paper: 0
     p_polarity: float = 0.0  # share of stems turned upside down; paper: 0
-    p_swap_channels: float = 0.0  # share of items with left and right swapped; paper: 0
+    p_swap_channels: float = 0.0  # share of items with left and right swapped, if stereo; paper: 0
     p_other_songs: float = 0.0  # share of items whose submixture is of other songs' stems; paper: 0
 
     def __post_init__(self) -> None:
@@ -45,8 +47,9 @@ class AugmentConfig:
             raise ConfigError(*problems)
 
     def _problems(self) -> Iterator[str]:
-        if len(self.gain_db) != 2 or self.gain_db[0] > self.gain_db[1]:
-            yield f"gain_db: expected [lowest, highest], found {list(self.gain_db)}"
+        if len(self.gain_db) != 2 or not -MAX_DB <= self.gain_db[0] <= self.gain_db[1] <= MAX_DB:
+            expected = f"[lowest, highest] between -{MAX_DB} and {MAX_DB}"
+            yield f"gain_db: expected {expected}, found {list(self.gain_db)}"
         for name in ("p_polarity", "p_swap_channels", "p_other_songs"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 yield f"{name}: expected 0 to 1, found {getattr(self, name)}"

@@ -108,6 +108,15 @@ def test_a_group_is_asked_by_its_name(corpus):
         assert exact(reals)
 
 
+def test_a_group_with_a_label_that_nothing_has_is_told(corpus, caplog):
+    corpus.loader(source={"groups": {"rhythm section": ["bass", "drum"]}})
+    expected = "source.groups.rhythm section: unknown value 'drum', did you mean 'drums'?"
+    assert caplog.messages == [expected]
+    caplog.clear()
+    corpus.loader(source={"groups": {"rhythm section": ["bass", "drums"]}})
+    assert not caplog.messages
+
+
 def test_several_stems_are_asked_together(corpus):
     prompts = {item["prompt"]["source"] for _, item in items(corpus, source={"max_stems": 2})}
     assert "The sound of the bass and drums" in prompts
@@ -182,7 +191,9 @@ def test_a_level_over_full_scale_is_told_once_a_song(slakh, noise, caplog):
 @pytest.mark.parametrize(
     ("keys", "wrong"),
     [
-        ({"augment": {"gain_db": [3, -3]}}, r"gain_db: expected \[lowest, highest\]"),
+        ({"augment": {"gain_db": [3, -3]}}, r"gain_db: expected \[lowest, highest\] between -60"),
+        ({"augment": {"gain_db": [0, 61]}}, r"gain_db: .* and 60, found \[0\.0, 61\.0\]"),
+        ({"augment": {"gain_db": [3]}}, r"gain_db: .*, found \[3\.0\]"),
         ({"augment": {"p_polarity": 2}}, "p_polarity: expected 0 to 1, found 2"),
         ({"templates": ["bass"]}, r"templates\[0\]: expected \{label\} once, found 'bass'"),
         ({"source": {"p_abent": 0.1}}, "did you mean 'p_absent'"),
