@@ -105,6 +105,14 @@ def test_nothing_is_decoded_twice_and_a_changed_file_is_decoded_again(corpus, tm
     )
 
 
+def test_a_file_of_another_time_is_another_file_though_its_size_is_the_same(corpus, tmp_path):
+    cache, stem = StemCache(tmp_path, RATE, 1), corpus.read()[0][0].stems[0]
+    before = cache.path(stem)
+    assert cache.path(stem) == before
+    os.utime(stem.path, ns=(1, 1))
+    assert cache.path(stem) != before
+
+
 def test_another_format_has_files_of_its_own(corpus, tmp_path):
     songs = corpus.read()[0]
     for rate, channels in ((RATE, 1), (RATE, 2), (8000, 1)):
