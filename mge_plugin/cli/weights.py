@@ -48,6 +48,10 @@ def import_(
     }
     unseen = {name: value for name, value in unseen.items() if value is not None}
     _check_out(ckpt, out, to_official)
+    if config_out is not None and config_out.suffix.lower() != ".json":
+        raise ValueError(
+            f"--config-out: expected a name ending in .json, found {config_out.name!r}"
+        )
     if not to_official:
         _import(ckpt, out, config_out or out.with_suffix(".json"), autoencoder_only, unseen)
         return

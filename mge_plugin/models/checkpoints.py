@@ -41,10 +41,7 @@ def read_weights(path: Path) -> StateDict:
     content = load_tensors(path) if _is_safetensors(path) else load_pickled(path)
     state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state_dict, Mapping) or not _are_weights(state_dict):
-        inside = sorted(map(str, content)) if isinstance(content, Mapping) else type(content)
-        raise CheckpointError(
-            f"{path}: holds no weights, expected tensors by name, found {reprlib.repr(inside)}"
-        )
+        raise CheckpointError(f"{path}: holds {_what_else(content, state_dict)}")
     return dict(state_dict)
 
 
@@ -144,6 +141,16 @@ def _describe(kind: str, keys: list[str]) -> str:
 def _are_weights(content: Mapping) -> bool:
     named = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
     return bool(content) and named
+
+
+def _what_else(content: object, state_dict: object) -> str:
+    """What a file has in place of tensors by name, or among them."""
+    if isinstance(state_dict, Mapping):
+        others = [str(k) for k, value in state_dict.items() if not isinstance(value, Tensor)]
+        if 0 < len(others) < len(state_dict):
+            return f"more than tensors among its weights: {', '.join(others[:SHOWN])}"
+    inside = sorted(map(str, content)) if isinstance(content, Mapping) else type(content)
+    return f"no weights, expected tensors by name, found {reprlib.repr(inside)}"
 
 
 def _refused(path: Path, called: str) -> CheckpointError:

@@ -79,11 +79,6 @@ def autoencoder_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[st
     """The config of an autoencoder alone, its tensors without prefix."""
     config = read_json(shipped_file("model_configs/mge_vae_16k.json"))
     section = _autoencoder(weights, unseen)
-    if section["io_channels"] > MOST_AUDIO_CHANNELS:
-        raise CheckpointError(
-            f"an autoencoder of {section['io_channels']} channels, patches of samples; no tensor "
-            "shows how they are made, so its own config is needed"
-        )
     config["model"] |= section
     config |= {"sample_rate": unseen.sample_rate, "audio_channels": section["io_channels"]}
     config["sample_size"] = AUTOENCODER_FRAMES * section["downsampling_ratio"]
@@ -124,6 +119,11 @@ def _autoencoder(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any
     encoder = asdict(_sizes(official.encoder_sizes, weights))
     decoder = asdict(_sizes(official.decoder_sizes, weights))
     latent_dim, io_channels = decoder["latent_dim"], encoder["io_channels"]
+    if io_channels > MOST_AUDIO_CHANNELS:
+        raise CheckpointError(
+            f"an autoencoder of {io_channels} channels, patches of samples; no tensor "
+            "shows how they are made, so its own config is needed"
+        )
     encoder["in_channels"] = encoder.pop("io_channels")
     decoder["out_channels"] = decoder.pop("io_channels")
     section = {

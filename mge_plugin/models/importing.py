@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 from stat import S_IMODE
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -143,7 +145,7 @@ def export_official(path: Path, out: Path) -> int:
         else:
             what = kind.name if kind else f"found tensors {', '.join(sorted(found)[:SHOWN])}"
             raise CheckpointError(f"not a model of this plugin, but {what}")
-    with written_whole(out) as partial:
+    with _written(out) as partial:
         torch.save({"state_dict": _separate(named)}, partial)
     return len(named)
 
@@ -151,12 +153,26 @@ def export_official(path: Path, out: Path) -> int:
 def write_weights(weights: Mapping[str, Tensor], out: Path, origin: str = "") -> Path:
     """A safetensors file, readable by whom the umask lets; `origin` is kept in its metadata."""
     metadata = {"format": "pt"} | ({"origin": origin} if origin else {})
-    with written_whole(out) as partial:
+    with _written(out) as partial:
         partial.touch()
         mode = S_IMODE(partial.stat().st_mode)  # save_file sets a mode of its own
         save_file(_separate(weights), partial, metadata=metadata)
         partial.chmod(mode)
     return out
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[Path]:
+    """`written_whole`; what the writers of tensors raise on a full disk becomes an OSError."""
+    with written_whole(out) as partial:
+        try:
+            yield partial
+        except (SafetensorError, RuntimeError) as error:
+            free = disk_usage(out.parent).free / 1e9
+            raise OSError(
+                f"{out}: not written, {str(error).strip().splitlines()[0]}; "
+                f"is the disk full? {free:.1f} GB are free"
+            ) from error
 
 
 def _separate(weights: Mapping[str, Tensor]) -> StateDict:

@@ -76,6 +76,10 @@ def test_the_autoencoder_alone(mge, published, tmp_path):
             ["--out", "m.ckpt", "--to-official", "--frames", "5", "--config-out", "m.json"],
             "--to-official writes weights only: leave out --config-out, --frames",
         ),
+        (
+            ["--out", "m.safetensors", "--config-out", "published.ckpt"],
+            "--config-out: expected a name ending in .json, found 'published.ckpt'",
+        ),
         (["--out", "published.ckpt", "--to-official"], "is the file to be read; choose another"),
     ],
 )

@@ -147,6 +147,11 @@ def test_a_file_without_named_tensors_is_refused(tmp_path, content):
     assert "holds no weights" in refused(save(tmp_path / "a.ckpt", content))
 
 
+def test_what_is_no_tensor_among_the_weights_is_named(tmp_path):
+    path = save(tmp_path / "a.ckpt", {"state_dict": weights() | {"model.extra": None}})
+    assert "holds more than tensors among its weights: model.extra" in refused(path)
+
+
 class Malicious:
     """Unpickled, it opens a file for writing."""
 

@@ -63,6 +63,9 @@ def test_an_autoencoder_of_patches_needs_its_own_config(tmp_path):
     weights["encoder.layers.0.weight_v"] = torch.ones(8, 64, 7)
     with pytest.raises(CheckpointError, match="an autoencoder of 64 channels, patches of samples"):
         import_checkpoint(saved(tmp_path / "a.ckpt", weights))
+    whole = whole_weights() | {"pretransform.model.encoder.layers.0.weight_v": torch.ones(8, 64, 7)}
+    with pytest.raises(CheckpointError, match="an autoencoder of 64 channels, patches of samples"):
+        import_checkpoint(saved(tmp_path / "b.ckpt", whole))
 
 
 def test_an_unknown_norm_is_refused():

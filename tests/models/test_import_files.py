@@ -1,6 +1,7 @@
 """What `mge import` writes: whole, exact, in the file's own precision, readable by others."""
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -111,6 +112,21 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(tmp_path):
         write_weights({"a": torch.ones(1), "b": None}, tmp_path / "w.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
     assert (tmp_path / "w.safetensors").read_text() == "before"
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(ours, tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    path = write_weights(ours, tmp_path / "ours.safetensors")
+    before, limit = sorted(tmp_path.iterdir()), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"full.safetensors: not written, .*is the disk full\?"):
+            write_weights(ours, tmp_path / "full.safetensors")
+        with pytest.raises(OSError, match=r"full.ckpt: not written, .*is the disk full\?"):
+            export_official(path, tmp_path / "full.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.skipif(not MAPS.exists(), reason="Linux tells where memory comes from")
