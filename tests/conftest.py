@@ -14,3 +14,24 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """A Trainer on one CPU process, quiet; options go to Lightning."""
+    import pytorch_lightning as pl
+
+    def make(**options):
+        defaults = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "default_root_dir": tmp_path,
+        }
+        return pl.Trainer(**defaults | options)
+
+    return make

@@ -26,15 +26,15 @@ def check_dataset(config: Config) -> list[str]:
 def _check_triplets(config: Config) -> Iterator[str]:
     from mge_plugin.data.corpora.cache import AUTO, cache_folder
     from mge_plugin.data.corpora.config import CorpusConfig
-    from mge_plugin.data.loaders import CONFIGS
+    from mge_plugin.data.loaders import DATASET_TYPES
 
-    if wrong := problems_of(choose, "dataset_type", config["dataset_type"], CONFIGS):
+    if wrong := problems_of(choose, "dataset_type", config["dataset_type"], DATASET_TYPES):
         yield from wrong
         return
     if config["dataset_type"] == "mge_latents":
         yield from check_latents(config)
         return
-    section = CONFIGS[config["dataset_type"]]
+    section = DATASET_TYPES[config["dataset_type"]].config
     yield from problems_of(parse_section, section, config, "dataset config")
     folder = config.get("index_cache", AUTO)
     folder = cache_folder(folder) if isinstance(folder, str) else None

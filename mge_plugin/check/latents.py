@@ -52,7 +52,7 @@ def check_latents_pair(model: Config, dataset: Config) -> Iterator[str]:
 
 
 def _misfits(model: Config, info: "StoreInfo") -> Iterator[str]:
-    from mge_plugin.data.latents.song import Asked
+    from mge_plugin.data.window import Asked
     from mge_plugin.tracks import NUM_TRACKS
 
     asked = [whole(model, key) for key in ("sample_size", "sample_rate")]

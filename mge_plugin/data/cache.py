@@ -22,7 +22,7 @@ from tqdm import tqdm
 from mge_plugin.data.decoded import SUFFIX, is_whole, write_cached
 from mge_plugin.data.errors import AudioError
 from mge_plugin.data.songs import Part, Song, Stem
-from mge_plugin.data.triplets import Format, cut, read_stem
+from mge_plugin.data.triplets import Format, stem_window
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,7 @@ class StemCache:
         for start in range(0, audio.shape[1], BLOCK):
             block = audio[:, start : start + BLOCK]
             form = Format(self.sample_rate, block.shape[1], self.channels)
-            for rate, samples in read_stem(stem, start, form)[0].items():
-                block += cut(samples, rate, start, form)
+            block[:] = stem_window(stem, start, form)
         return audio
 
 

@@ -7,6 +7,15 @@ from typing import Any, Literal
 from mge_plugin.config import ConfigError, found
 
 MAX_DB = 60  # of a gain, up or down
+MAX_SEED = 2**32 - 1
+
+
+def item_problems(seed: int, epoch_items: int | None) -> Iterator[str]:
+    """What is wrong with what every dataset of items has."""
+    if not 0 <= seed <= MAX_SEED:
+        yield f"seed: expected 0 to {MAX_SEED}, found {seed}"
+    if epoch_items is not None and epoch_items < 1:
+        yield f"epoch_items: expected 1 or more, found {epoch_items}"
 
 
 @dataclass(frozen=True)

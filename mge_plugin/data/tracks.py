@@ -3,25 +3,19 @@
 The songs, windows and options are those of triplets; of each triplet one track is used.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from mge_plugin.config import ConfigError, parse_section
+from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import rms_db
-from mge_plugin.data.batches import item_loader
-from mge_plugin.data.dataset import (
-    TripletDataset,
-    TripletsConfig,
-    check_newer,
-    open_corpora,
-)
-from mge_plugin.data.triplets import Format, Triplet
+from mge_plugin.data.dataset import TripletDataset, TripletsConfig, open_triplets
+from mge_plugin.data.triplets import Triplet
+from mge_plugin.data.window import Asked
 from mge_plugin.tracks import Track
 
 
@@ -64,7 +58,7 @@ class TrackDataset(Dataset):
         return len(self.triplets)
 
     def __getitem__(self, item: int) -> tuple[Tensor, dict[str, Any]]:
-        triplet, rng = self.triplets.triplet(item)
+        triplet, rng = self.triplets.drawn(item)
         track = self._choose(triplet, rng)
         metadata = self.triplets.describe(triplet, rng)
         kept = ("path", "gain", "seconds_start", "seconds_total", "padding_mask")
@@ -81,23 +75,6 @@ class TrackDataset(Dataset):
         return Track(int(rng.choice(sounding, p=weights / weights.sum())))
 
 
-def create_track_dataloader(
-    dataset_config: Mapping[str, Any],
-    batch_size: int,
-    sample_size: int,
-    sample_rate: int,
-    audio_channels: int = 2,
-    num_workers: int = 4,
-    shuffle: bool = True,
-    **newer_options: Any,
-) -> DataLoader:
-    """Build the loader; the arguments are those of SAT's `create_dataloader_from_config`."""
-    check_newer(newer_options, "mge_tracks")
-    config = parse_section(TracksConfig, dataset_config, "dataset config")
-    form = Format(sample_rate, sample_size, audio_channels, config.silence_db)
-    triplets = TripletDataset(open_corpora(config, form), form, config)
-    dataset = TrackDataset(triplets, config.tracks)
-    seconds = sample_size / sample_rate
-    return item_loader(
-        dataset, batch_size, seconds, config.seed, shuffle, num_workers, config.drop_last
-    )
+def open_tracks(config: TracksConfig, asked: Asked) -> TrackDataset:
+    """The dataset of a config for an autoencoder."""
+    return TrackDataset(open_triplets(config, asked), config.tracks)

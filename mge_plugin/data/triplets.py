@@ -158,6 +158,14 @@ def read_stem(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarra
     return by_rate, max(levels) > form.silence_db
 
 
+def stem_window(stem: Stem, start: int, form: Format) -> np.ndarray:
+    """A window (channel, sample) of a stem at the model's rate, zeros outside of it."""
+    total = np.zeros((form.channels, form.samples), dtype=np.float32)
+    for rate, samples in read_stem(stem, start, form)[0].items():
+        total += cut(samples, rate, start, form)
+    return total
+
+
 def cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:
     """Resample a window's span to the model's rate and cut its margins off."""
     skip = Span.of(rate, start, form).skip

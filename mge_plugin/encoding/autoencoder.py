@@ -13,11 +13,9 @@ from torch import nn
 from mge_plugin.check.autoencoder import check_autoencoder
 from mge_plugin.config import ConfigError, found
 from mge_plugin.models.checkpoints import CheckpointError, StateDict, misfits, read_checkpoint
+from mge_plugin.models.from_tensors import by_prefix
 from mge_plugin.models.official import old_weight_norm
 
-# Where an autoencoder's keys are in a checkpoint of something larger: a whole model, and SAT's
-# training of an autoencoder, of which the averaged weights are taken if there are any.
-PREFIXES = ("pretransform.model.", "autoencoder_ema.ema_model.", "autoencoder.")
 HASHED = (
     "encoder",
     "bottleneck",
@@ -63,12 +61,8 @@ def autoencoder_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def autoencoder_weights(weights: StateDict) -> StateDict:
-    """The autoencoder's tensors by their own names."""
-    for prefix in PREFIXES:
-        chosen = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        if chosen:
-            return chosen
-    return weights
+    """The autoencoder's tensors by their own names; all of them, so that misfits show."""
+    return next(filter(None, by_prefix(weights)))
 
 
 def fingerprint(section: Mapping[str, Any], autoencoder: nn.Module) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mge_plugin.data.audio import resample
 from mge_plugin.data.latents.song import (
     LatentSong,
     LatentStem,
@@ -21,8 +20,8 @@ from mge_plugin.data.latents.song import (
     relative_path,
     sums_of,
 )
-from mge_plugin.data.songs import Song, Stem
-from mge_plugin.data.triplets import Format, Span, read_stem
+from mge_plugin.data.songs import Song
+from mge_plugin.data.triplets import Format, stem_window
 from mge_plugin.encoding.chunks import Chunk, cover, encode_waveforms
 from mge_plugin.encoding.clap import Grid
 
@@ -133,16 +132,6 @@ def mean_square(stems: np.ndarray, ratio: int) -> np.ndarray:
     count, channels, _ = stems.shape
     framed = np.square(stems, dtype=np.float64).reshape(count, channels, -1, ratio)
     return framed.mean(axis=(1, 3)).astype(np.float32)
-
-
-def stem_window(stem: Stem, start: int, form: Format) -> np.ndarray:
-    """A window (channel, sample) of a stem at the model's rate, zeros outside of it."""
-    by_rate, _ = read_stem(stem, start, form)
-    total = np.zeros((form.channels, form.samples), dtype=np.float32)
-    for rate, samples in by_rate.items():
-        skip = Span.of(rate, start, form).skip
-        total += resample(samples, rate, form.sample_rate)[:, skip : skip + form.samples]
-    return total
 
 
 def _pieces(song: Song, encoder: Encoder) -> Iterator[Callable[[], Piece]]:

@@ -9,7 +9,7 @@ from stable_audio_tools.models.conditioners import Conditioner, MultiConditioner
 from torch import Tensor
 
 from mge_plugin.config import ConfigError, choose, parse_section
-from mge_plugin.models.clap.config import ClapConfig
+from mge_plugin.models.clap.config import WIDTH, ClapConfig
 from mge_plugin.models.clap.embedder import ClapEmbedder
 from mge_plugin.models.hashed_words import HashedWords
 from mge_plugin.prompts import TrackPrompt, track_prompts
@@ -139,12 +139,11 @@ def _hashed_words(config: Mapping[str, Any], width: int, where: str) -> Embedder
 
 def _clap(config: Mapping[str, Any], width: int, where: str) -> Embedder:
     section = parse_section(ClapConfig, config, where)
-    if width != CLAP_WIDTH:
-        raise ConfigError(f"{where}: CLAP's embeddings are {CLAP_WIDTH} wide, cond_dim is {width}")
+    if width != WIDTH:
+        raise ConfigError(f"{where}: CLAP's embeddings are {WIDTH} wide, cond_dim is {width}")
     return ClapEmbedder(section)
 
 
-CLAP_WIDTH = 512
 CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], Embedder]] = {
     "mge_clap": _clap,
     "mge_hashed_words": _hashed_words,

@@ -1,6 +1,6 @@
 """The SAT model config that tensors fit, their sizes read from them, and the proof that they do."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -12,12 +12,13 @@ from mge_plugin.config import ConfigError, read_json
 from mge_plugin.files import shipped_file
 from mge_plugin.models import official
 from mge_plugin.models.checkpoints import CheckpointError, StateDict, misfits
-from mge_plugin.models.clap.config import CHECKPOINT, TOKENIZER
+from mge_plugin.models.clap.config import CHECKPOINT, TOKENIZER, WIDTH
 
 # What imports SAT is imported where a model is built: a file that is no model is told sooner.
 
-CLAP_WIDTH = 512  # of an embedding; no CLAP has another
 AUTOENCODER_NAMES = ("encoder.", "decoder.")
+# Where an autoencoder's names are: in a whole model, in SAT's training of one (the averaged weights
+# first), alone.
 AUTOENCODER_PREFIXES = (official.AUTOENCODER, "autoencoder_ema.ema_model.", "autoencoder.", "")
 AUTOENCODER_FRAMES = 16  # of a window of an autoencoder alone, as in mge_vae_16k.json
 MOST_AUDIO_CHANNELS = 8  # with more, the autoencoder is one of patches of samples
@@ -41,10 +42,15 @@ class Unseen:
             )
 
 
+def by_prefix(found: Mapping[str, Tensor]) -> Iterator[StateDict]:
+    """What an autoencoder may be: the tensors under each known prefix, without it."""
+    for prefix in AUTOENCODER_PREFIXES:
+        yield {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+
+
 def autoencoder_weights(found: Mapping[str, Tensor]) -> StateDict | None:
     """An autoencoder's tensors without prefix, the averaged ones of a training; None if not one."""
-    for prefix in AUTOENCODER_PREFIXES:
-        bare = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+    for bare in by_prefix(found):
         parts = {k: v for k, v in bare.items() if k.startswith(AUTOENCODER_NAMES)}
         if all(any(k.startswith(name) for k in parts) for name in AUTOENCODER_NAMES):
             bottleneck = {k: v for k, v in bare.items() if k.startswith("bottleneck.")}
@@ -105,7 +111,7 @@ def check_fit(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Mo
 def _conditioning(width: int, unseen: Unseen) -> dict[str, Any]:
     clap = {"ckpt_path": unseen.clap_ckpt, "tokenizer_path": unseen.clap_tokenizer}
     entry = {"id": "prompt", "type": "mge_clap", "config": clap}
-    if width != CLAP_WIDTH:
+    if width != WIDTH:
         entry |= {"type": "mge_hashed_words", "config": {}}
     return {"configs": [entry], "cond_dim": width}
 

@@ -32,15 +32,6 @@ def make_config(latent_dim):
     return config | {"sample_size": WINDOW, "sample_rate": RATE, "audio_channels": 1}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A model this small is a hundred times slower on two threads of a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tiny_config():
     """A model config with which everything is quick."""

@@ -121,16 +121,6 @@ def start_command(corpus, ckpt, config, out):
     return subprocess.Popen([sys.executable, "-c", code], env=environment)
 
 
-@pytest.fixture
-def one_thread():
-    """Sums depend on how many threads share them, in the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_goes_on_and_leaves_nothing_behind(corpus, run, ckpt, tmp_path):
     for number in range(12):
         corpus.song(f"song {number}", 20_000 + number)

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from stable_audio_tools.data.dataset import create_dataloader_from_config
 from stable_audio_tools.models import create_model_from_config
@@ -32,7 +31,7 @@ def wrapper_of(config, ckpt):
     return create_training_wrapper_from_config(config, model)
 
 
-def test_the_model_trains_on_latents_through_sats_factories(three, run, ckpt, tmp_path):
+def test_the_model_trains_on_latents_through_sats_factories(three, run, ckpt, trainer):
     store, _ = run(three)
     config = model_config()
     loader = loader_of(latents_config(store, epoch_items=6))
@@ -40,18 +39,9 @@ def test_the_model_trains_on_latents_through_sats_factories(three, run, ckpt, tm
     assert reals.shape == (2, 3 * CHANNELS, 1024 // RATIO) and len(metadata) == 2
     wrapper = wrapper_of(config, ckpt)
     before = {k: v.clone() for k, v in wrapper.diffusion.model.state_dict().items()}
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=3,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(wrapper, loader)
-    assert trainer.global_step == 3
+    quiet = trainer(max_steps=3)
+    quiet.fit(wrapper, loader)
+    assert quiet.global_step == 3
     assert any(
         not torch.equal(v, before[k]) for k, v in wrapper.diffusion.model.state_dict().items()
     )

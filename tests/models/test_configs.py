@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import write_model_configs as tool
 from stable_audio_tools.models import create_model_from_config
@@ -78,7 +77,7 @@ def narrow(config):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_config_is_built_and_trains(name, tmp_path):
+def test_a_config_is_built_and_trains(name, trainer):
     registry.install()
     config = narrow(read(name))
     assert check_model(config) == []
@@ -88,17 +87,7 @@ def test_a_config_is_built_and_trains(name, tmp_path):
     reals = 0.1 * torch.randn(2, 3 * config["audio_channels"], config["sample_size"])
     metadata = [{"prompt": {"source": f"The sound of the {name}"}} for name in ("bass", "piano")]
     before = [p.detach().clone() for p in wrapper.diffusion.model.parameters()]
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_steps=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(wrapper, DataLoader([(reals, metadata)], batch_size=None))
+    trainer(max_steps=1).fit(wrapper, DataLoader([(reals, metadata)], batch_size=None))
     after = list(wrapper.diffusion.model.parameters())
     assert all(p.isfinite().all() for p in after)
     assert any((p != q).any() for p, q in zip(before, after, strict=True))

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 
 from mge_plugin import registry
 from mge_plugin.data.minislakh import write_corpus
@@ -38,23 +37,3 @@ def dataset_config(corpus):
         "epoch_items": 12,
         "datasets": [{"id": "minislakh", "path": str(corpus), "split": "train"}],
     }
-
-
-@pytest.fixture
-def trainer(tmp_path):
-    """A Trainer on one CPU process, quiet; options go to Lightning."""
-
-    def make(**options):
-        defaults = {
-            "accelerator": "cpu",
-            "devices": 1,
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "num_sanity_val_steps": 0,
-            "default_root_dir": tmp_path,
-        }
-        return pl.Trainer(**defaults | options)
-
-    return make

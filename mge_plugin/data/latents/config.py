@@ -5,10 +5,8 @@ from typing import Literal
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.corpora.config import check_weights
-from mge_plugin.data.options import SourceConfig
+from mge_plugin.data.options import SourceConfig, item_problems
 from mge_plugin.prompts import TEMPLATE, template_problems
-
-MAX_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,7 @@ class LatentsConfig:
         problems = [*check_weights(self.datasets), *template_problems(self.templates)]
         if not self.datasets:
             problems.append("datasets: expected one entry or more, found none")
-        if not 0 <= self.seed <= MAX_SEED:
-            problems.append(f"seed: expected 0 to {MAX_SEED}, found {self.seed}")
-        if self.epoch_items is not None and self.epoch_items < 1:
-            problems.append(f"epoch_items: expected 1 or more, found {self.epoch_items}")
+        problems += item_problems(self.seed, self.epoch_items)
         if self.source.max_stems > 1 or self.source.groups:
             problems.append("source: latents are of single stems, max_stems and groups need audio")
         if self.shuffle_buffer < 1:

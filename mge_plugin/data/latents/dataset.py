@@ -1,128 +1,73 @@
 """Latents encoded ahead in SAT's form: `dataset_type: "mge_latents"`."""
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from mge_plugin.config import ConfigError, parse_section
-from mge_plugin.data.batches import item_loader
-from mge_plugin.data.dataset import check_newer
+from mge_plugin.config import ConfigError
+from mge_plugin.data.batches import SongItems, order_of
 from mge_plugin.data.latents.config import LatentsConfig, LatentsEntry
-from mge_plugin.data.latents.song import Asked, LatentSong, StoreInfo
+from mge_plugin.data.latents.song import LatentSong, StoreInfo
 from mge_plugin.data.latents.store import LatentsError, Store, opened
 from mge_plugin.data.latents.windows import LatentForm, cut, draw_window
-from mge_plugin.data.order import SongOrder
+from mge_plugin.data.window import Asked
 
-logger = logging.getLogger(__name__)
-
-MAX_BROKEN = 20  # songs in a row that cannot be read before giving up
 SAME = ("autoencoder", "sample_rate", "audio_channels", "ratio", "channels")  # in all folders
 
 Songs = dict[Path, LatentSong]
 
 
-class LatentsDataset(Dataset):
+class LatentsDataset(SongItems):
     """Item number -> (reals (3 * channels, frames), metadata).
 
-    With the seed the item number alone decides the song, the source, the start and what is drawn
-    from the posterior, as in TripletDataset. A file is open only while an item is cut from it.
+    What is drawn from the posterior is the number's too. A file is open only while an item is cut
+    from it.
     """
+
+    unreadable = LatentsError
+    pieces = "files of latents"
+    stand_in = "song"
 
     def __init__(
         self,
         folders: Sequence[Songs],
         form: LatentForm,
         seed: int,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float | None],
         size: int | None = None,
     ) -> None:
-        self.songs = [entry for songs in folders for entry in songs.items()]
-        self.form = form
-        self.seed = seed
+        songs = [entry for songs in folders for entry in songs.items()]
         windows = [
             np.array([max(1, song.frames // form.frames) for song in songs.values()])
             for songs in folders
         ]
-        self.order = SongOrder(windows, weights, seed)
-        self.size = size or len(self.order)
-        self.broken: dict[Path, str] = {}
-
-    def __len__(self) -> int:
-        return self.size
+        super().__init__(songs, order_of(windows, weights, seed), seed, size)
+        self.form = form
 
     def __getitem__(self, item: int) -> tuple[Tensor, dict[str, Any]]:
-        for attempt, (path, song) in enumerate(self._candidates(item)):
-            rng = np.random.default_rng([self.seed, item, attempt])
-            try:
-                with opened(path) as file:
-                    window = draw_window(song, file.get_slice, self.form, rng)
-                    return cut(window, file.get_slice, self.form, rng)
-            except LatentsError as error:
-                self._report(error)
-        examples = "; ".join(list(self.broken.values())[:3])
-        raise ValueError(f"{MAX_BROKEN} files of latents in a row cannot be read, e.g. {examples}")
+        return self.drawn(item)[0]
 
-    def _candidates(self, item: int) -> Iterator[tuple[Path, LatentSong]]:
-        """The song of the item, then those that stand in for it if it is broken."""
-        yield self.songs[self.order.song(item)]
-        rng = np.random.default_rng([self.seed, item, MAX_BROKEN])
-        for number in np.resize(rng.permutation(len(self.songs)), MAX_BROKEN - 1):
-            yield self.songs[number]
-
-    def _report(self, error: LatentsError) -> None:
-        """Say once a file (and process) what is broken."""
-        if error.path not in self.broken:
-            self.broken[error.path] = str(error)
-            logger.warning("left out, another song stands in: %s", error)
+    def draw(self, number: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, Any]]:
+        """An item of the song with this number."""
+        path, song = self.songs[number]
+        with opened(path) as file:
+            window = draw_window(song, file.get_slice, self.form, rng)
+            return cut(window, file.get_slice, self.form, rng)
 
 
-def create_latents_dataloader(
-    dataset_config: Mapping[str, Any],
-    batch_size: int,
-    sample_size: int,
-    sample_rate: int,
-    audio_channels: int = 2,
-    num_workers: int = 4,
-    shuffle: bool = True,
-    **newer_options: Any,
-) -> DataLoader:
-    """Build the loader; the arguments are those of SAT's `create_dataloader_from_config`.
-
-    `sample_size` is the window in samples of the audio that was encoded. SAT 0.0.20 has options
-    more (tokenizers, pad), of which latents know none.
-    """
-    check_newer(newer_options, "mge_latents")
-    config = parse_section(LatentsConfig, dataset_config, "dataset config")
-    if config.from_shards:
-        from mge_plugin.data.latents.shards import shard_loader  # webdataset is an extra of SAT's
-
-        asked = Asked(sample_size, sample_rate, audio_channels)
-        return shard_loader(config, batch_size, asked, num_workers)
+def open_latents(config: LatentsConfig, asked: Asked) -> LatentsDataset:
+    """The dataset of a config for a model; latents that do not fit it raise ConfigError."""
     folders = open_folders(config.datasets)
     info = next(iter(folders[0].values())).store
-    if problems := info.misfits(Asked(sample_size, sample_rate, audio_channels)):
+    if problems := info.misfits(asked):
         raise ConfigError(*problems)
-    form = LatentForm(
-        sample_size // info.ratio,
-        config.silence_db,
-        config.posterior == "draw",
-        config.source,
-        config.templates,
-        labels_of(song for songs in folders for song in songs.values()),
-    )
+    labels = labels_of(song for songs in folders for song in songs.values())
+    form = LatentForm.of(config, asked.sample_size // info.ratio, labels)
     weights = [entry.weight for entry in config.datasets]
-    dataset = LatentsDataset(
-        folders, form, config.seed, None if None in weights else weights, config.epoch_items
-    )
-    seconds = sample_size / sample_rate
-    return item_loader(
-        dataset, batch_size, seconds, config.seed, shuffle, num_workers, config.drop_last
-    )
+    return LatentsDataset(folders, form, config.seed, weights, config.epoch_items)
 
 
 def open_folders(entries: Sequence[LatentsEntry]) -> list[Songs]:

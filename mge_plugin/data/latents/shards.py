@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from mge_plugin.config import ConfigError
 from mge_plugin.data.batches import Item, collate
 from mge_plugin.data.latents.config import LatentsConfig, LatentsEntry
-from mge_plugin.data.latents.song import Asked, LatentSong, StoreInfo, tensors_problem
+from mge_plugin.data.latents.song import LatentSong, StoreInfo, tensors_problem
 from mge_plugin.data.latents.store import Store, safe_name, sweep
 from mge_plugin.data.latents.windows import LatentForm, cut, draw_window
+from mge_plugin.data.window import Asked
 
 MEGABYTE = 1_000_000
 OWNER = "shard"  # of temporary files
@@ -118,14 +119,8 @@ class ShardStream(IterableDataset):
         for sample in samples:
             song, tensors = self._read(sample)
             self.labels.update(song.stems[i].label for i in song.sources)
-            form = LatentForm(
-                self.asked.sample_size // song.store.ratio,
-                self.config.silence_db,
-                self.config.posterior == "draw",
-                self.config.source,
-                self.config.templates,
-                tuple(sorted(self.labels)),
-            )
+            frames = self.asked.sample_size // song.store.ratio
+            form = LatentForm.of(self.config, frames, tuple(sorted(self.labels)))
             for _ in range(max(1, song.frames // form.frames)):
                 window = draw_window(song, tensors.__getitem__, form, rng)
                 yield cut(window, tensors.__getitem__, form, rng)

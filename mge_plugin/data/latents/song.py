@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from mge_plugin.data.songs import Song
+from mge_plugin.data.window import Asked
 
 FORMAT = 1  # of the files; another number cannot be read
 HEADER = "mge_latents"  # the key of the header's metadata
@@ -42,15 +43,6 @@ class GridInfo:
     seconds: float  # that an embedding hears
     every: float  # seconds from one to the next
     width: int
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a model takes, as SAT's scripts say it."""
-
-    sample_size: int  # samples of a window
-    sample_rate: int  # Hz
-    audio_channels: int
 
 
 @dataclass(frozen=True)

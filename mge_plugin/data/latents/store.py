@@ -35,10 +35,13 @@ THREADS = 8  # headers read at a time: on a network disk each waits
 
 
 class LatentsError(ValueError):
-    """A file of latents that cannot be used, and why."""
+    """A file of latents that cannot be used, and why.
 
-    def __init__(self, message: str, path: Path) -> None:
-        super().__init__(f"{path}: {message}")
+    `path` is optional since a DataLoader rebuilds its workers' errors from the message alone.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message if path is None else f"{path}: {message}")
         self.path = path
 
 

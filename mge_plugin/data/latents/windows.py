@@ -11,14 +11,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from mge_plugin.data.batches import label_prompts, loss_mask
 from mge_plugin.data.choice import MAX_TRIES, absent_label
+from mge_plugin.data.latents.config import LatentsConfig
 from mge_plugin.data.latents.song import LatentSong, Tensors
 from mge_plugin.data.options import SourceConfig
-from mge_plugin.prompts import TEMPLATE, label_prompt
+from mge_plugin.prompts import TEMPLATE
 from mge_plugin.tracks import Track
-
-SOURCE_UNKNOWN = [1, 1, 0]  # loss mask of a mixture-only song
-ALL_KNOWN = [1, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,12 @@ class LatentForm:
     source: SourceConfig = field(default_factory=SourceConfig)  # what is asked
     templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn an item
     labels: tuple[str, ...] = ()  # of all songs: what may be asked though it is absent
+
+    @classmethod
+    def of(cls, config: LatentsConfig, frames: int, labels: tuple[str, ...]) -> "LatentForm":
+        """A dataset config's, for windows of so many frames."""
+        draw = config.posterior == "draw"
+        return cls(frames, config.silence_db, draw, config.source, config.templates, labels)
 
 
 @dataclass(frozen=True)
@@ -160,13 +165,12 @@ def _describe(window: LatentWindow, template: str) -> dict[str, Any]:
     """Metadata as that of a triplet of audio; `seconds_total` is the song's, not the window's."""
     song, labels = window.song, window.labels
     asked = labels if window.absent is None else labels | {Track.SOURCE: (window.absent,)}
-    prompts = {t.label: label_prompt(names, template) for t, names in asked.items() if names}
     return {
-        "prompt": prompts,
+        "prompt": label_prompts(asked, template),
         "labels": {track.label: list(names) for track, names in labels.items()},
         "path": song.path,
         "mixture_only": song.mixture_only,
-        "loss_mask": SOURCE_UNKNOWN if song.mixture_only else ALL_KNOWN,
+        "loss_mask": loss_mask(song.mixture_only),
         "source": None if window.source is None else song.stems[window.source].path,
         "seconds_start": window.start * song.store.ratio / song.store.sample_rate,
         "seconds_total": song.seconds,

@@ -8,6 +8,7 @@ from mge_plugin.config import ConfigError
 
 CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"  # the paper's, section E.3
 CHECKPOINT_AT = f"https://huggingface.co/lukewys/laion_clap/resolve/main/{CHECKPOINT}"
+WIDTH = 512  # of an embedding; no CLAP has another
 TOKENIZER = "roberta-base"
 TOKENIZER_AT = "https://huggingface.co/FacebookAI/roberta-base"
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mge_plugin.data.latents.dataset import create_latents_dataloader
 from mge_plugin.data.latents.store import Store
+from mge_plugin.data.loaders import create_mge_dataloader
 from tests.data.latents.handmade import FRAMES, RATE, RATIO, make_song, write
 
 
@@ -27,7 +27,7 @@ def loader(config):
     """A function that opens a loader as SAT's scripts do."""
 
     def load(batch_size=2, workers=0, channels=1, size=FRAMES * RATIO, rate=RATE, **keys):
-        return create_latents_dataloader(
+        return create_mge_dataloader(
             config | keys, batch_size, size, rate, channels, num_workers=workers
         )
 
