@@ -81,7 +81,8 @@ class RectifiedFlow(Objective):
 
 MIN_SIGMA = 1e-4
 V = Velocity()
-OBJECTIVES: dict[str, Objective] = {"v": V, "rectified_flow": RectifiedFlow()}
+RECTIFIED_FLOW = RectifiedFlow()
+OBJECTIVES: dict[str, Objective] = {"v": V, "rectified_flow": RECTIFIED_FLOW}
 
 
 def per_track(t: Tensor) -> Tensor:

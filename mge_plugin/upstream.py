@@ -8,6 +8,7 @@ from mge_plugin.config import ConfigError
 
 DISTRIBUTION = "stable-audio-tools"
 TESTED_VERSIONS = ("0.0.19", "0.0.20")
+SIGMA_MIN, SIGMA_MAX = 0.01, 100.0  # SAT's ends of k-diffusion's schedules, noise to signal
 
 
 def sat_version() -> str | None:
@@ -58,3 +59,26 @@ def ema_model(training_wrapper: Any) -> Any:
     """The averaged network if there is one, else the trained one."""
     average = training_wrapper.diffusion_ema
     return training_wrapper.diffusion.model if average is None else average.ema_model
+
+
+def sample_with_sat(
+    network: Any,
+    noise: Any,
+    sampler: str,
+    steps: int,
+    rectified_flow: bool = False,
+    callback: Any = None,
+) -> Any:
+    """Run one of SAT's samplers on `noise` (b, channel, frame); `network` is called with x and t.
+
+    0.0.20 gave its rectified-flow samplers another front door, `sample_diffusion`.
+    """
+    from stable_audio_tools.inference import sampling
+
+    options = {"steps": steps, "sampler_type": sampler, "callback": callback}
+    if not rectified_flow:  # v-ddim clips the highest level to 1 itself
+        options |= {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "device": noise.device}
+        return sampling.sample_k(network, noise, **options)
+    if hasattr(sampling, "sample_rf"):
+        return sampling.sample_rf(network, noise, device=noise.device, **options)
+    return sampling.sample_diffusion(network, noise, {}, "rectified_flow", **options)

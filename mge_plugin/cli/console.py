@@ -16,7 +16,7 @@ def errors_as_sentences() -> Iterator[None]:
     """An expected error becomes one sentence on stderr; MGE_DEBUG=1 shows the whole of it."""
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("MGE_DEBUG"):
             raise
         complain(f"error: {_sentence(error)}")

@@ -1,10 +1,10 @@
-"""A long song piece by piece: every piece is encoded with as much around it as the encoder hears.
+"""A long song piece by piece: every piece is coded with as much around it as the coder hears.
 
 At the song's own ends nothing is around: there a piece ends as the whole song does. So all pieces
-together are the latents of the whole song.
+together are the latents, or the audio, of the whole song.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ HEARD = 1e-6  # a change below this share of the latents' deviation is rounding
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames [begin, end) of a song, encoded from those of [first, last)."""
+    """Frames [begin, end) of a song, coded from those of [first, last)."""
 
     begin: int
     end: int
@@ -27,7 +27,7 @@ class Chunk:
 
     @property
     def kept(self) -> slice:
-        """Its own frames among the encoded ones."""
+        """Its own frames among the coded ones."""
         return slice(self.begin - self.first, self.end - self.first)
 
 
@@ -45,31 +45,59 @@ def encode_waveforms(pretransform: nn.Module, waveforms: Tensor, deviation: bool
     return torch.stack([part[:, 0].transpose(1, 2) for part in chosen], dim=2)
 
 
-@torch.no_grad()
 def measure_context(pretransform: nn.Module) -> int:
-    """How many frames away the encoder still hears, measured on noise.
+    """`encoder_context`; an encoder that hears too far raises ValueError."""
+    context = encoder_context(pretransform)
+    if context is None:
+        raise ValueError(
+            f"the encoder hears {PROBE_FRAMES // 2 - 1} frames away or farther, so songs cannot be "
+            "encoded in pieces; encode them whole (chunk 0)"
+        )
+    return context
+
+
+def encoder_context(pretransform: nn.Module) -> int | None:
+    """How many frames around its own the encoder hears; None if more than can be measured."""
+    shape = (pretransform.io_channels, PROBE_FRAMES * pretransform.downsampling_ratio)
+
+    def encode(waveform: Tensor) -> Tensor:
+        return encode_waveforms(pretransform, waveform[None], True)[0]
+
+    return _context(encode, 0.1 * _probe(shape, pretransform))
+
+
+def decoder_context(pretransform: nn.Module) -> int | None:
+    """How many latent frames around its own the decoder uses; None if more than can be measured."""
+
+    def decode(latents: Tensor) -> Tensor:
+        audio = pretransform.decode(latents[None])[0]
+        return audio.unflatten(-1, (PROBE_FRAMES, -1)).movedim(-2, 0)
+
+    shape = (pretransform.encoded_channels, PROBE_FRAMES)
+    return _context(decode, _probe(shape, pretransform))
+
+
+def _probe(shape: tuple[int, int], pretransform: nn.Module) -> Tensor:
+    """Two noises (2, channel, length), the same every time."""
+    noise = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    parameter = next(pretransform.parameters())
+    return noise.to(parameter.device, parameter.dtype)
+
+
+@torch.no_grad()
+def _context(code: Callable[[Tensor], Tensor], probe: Tensor) -> int | None:
+    """Frames around its own that `code`, (channel, length) to (frame, ...), uses; None if too many.
 
     Noise from a point on is changed: the frames before it that change with it, or the other way
-    round. One that hears farther than half of the probe raises ValueError.
+    round.
     """
-    middle, ratio = PROBE_FRAMES // 2, pretransform.downsampling_ratio
-    device = next(pretransform.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, pretransform.io_channels, PROBE_FRAMES * ratio)
-    one, other = (0.1 * torch.randn(shape, generator=generator)).to(device)
-    cut = middle * ratio
+    (one, other), middle = probe, PROBE_FRAMES // 2
+    cut = one.shape[-1] // 2
     right = torch.cat([one[:, :cut], other[:, cut:]], dim=1)
     left = torch.cat([other[:, :cut], one[:, cut:]], dim=1)
-    latents = [
-        encode_waveforms(pretransform, waveform[None], True)[0] for waveform in (one, right, left)
-    ]
-    reach = max(_last(latents[0], latents[1], middle), _first(latents[0], latents[2], middle))
-    if reach >= middle - 1:
-        raise ValueError(
-            f"the encoder hears {middle - 1} frames away or farther, so songs cannot be encoded in "
-            "pieces; encode them whole (chunk 0)"
-        )
-    return reach + 1
+    coded = [code(signal) for signal in (one, right, left)]
+    reach = max(_last(coded[0], coded[1], middle), _first(coded[0], coded[2], middle))
+    return None if reach >= middle - 1 else reach + 1
 
 
 def silent_frame(pretransform: nn.Module, context: int, deviation: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Deterministic DDIM over tracks (paper, algorithm 2; arXiv 2010.02502).
+"""DDIM over tracks (paper, algorithm 2; arXiv 2010.02502).
 
 The network itself holds given tracks clean and at level 0 (`mge_plugin.models.given`), so one loop
 serves generation and inpainting.
@@ -9,10 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from mge_plugin.inference.schedule import checked
 from mge_plugin.noise import Objective, V
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # x (b, k, c, n), t (b, k) -> prediction (b, k, c, n)
 Callback = Callable[[Mapping[str, Any]], None]
+Fresh = Callable[[int], Tensor]  # the number of a draw -> unit noise (b, k, c, n)
 
 
 def ddim_step(
@@ -34,21 +36,53 @@ def sample_ddim(
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
+    fresh: Fresh | None = None,
+    eta: float = 0.0,
 ) -> Tensor:
     """Denoise `noise` (b, k, c, n) along `schedule` (steps,), levels from high to low.
 
     Returns the last prediction of the clean latents (b, k, c, n). A last level of 0 is where the
-    run ends, no level to call the network at. `callback` gets i, t, x and denoised of every step.
+    run ends, no level to call the network at. `eta` is the share of noise that is drawn anew, by
+    `fresh`, in every step (eq. 16). `callback` gets i, t, sigma, x and denoised of every step.
     """
-    if (schedule.diff() >= 0).any():
-        raise ValueError(f"schedule: levels must fall, found {schedule.tolist()}")
-    schedule = schedule[schedule > 0].to(noise.device)
-    lower = schedule.roll(-1)
-    lower[-1] = 0.0
+    levels = checked(schedule)
     x = denoised = noise.float()
-    for i, (t, t_next) in enumerate(zip(schedule, lower, strict=True)):
+    for i, (t, t_next) in enumerate(levels):
         prediction = model(x, t.expand(x.shape[:2])).float()
-        x, denoised = ddim_step(x, prediction, t, t_next, objective)
-        if callback is not None:
-            callback({"i": i, "t": t, "x": x, "denoised": denoised})
+        moved, denoised = ddim_step(x, prediction, t, t_next, objective)
+        if eta > 0:
+            eps = objective.noise(x, prediction, t)
+            moved = renew(denoised, eps, fresh(i), t, t_next, eta, objective)
+        x = moved
+        report(callback, i, t, x, denoised, objective)
     return denoised
+
+
+def renew(
+    denoised: Tensor,
+    eps: Tensor,
+    new: Tensor,
+    t: Tensor,
+    t_next: Tensor,
+    eta: float,
+    objective: Objective = V,
+) -> Tensor:
+    """`x` at `t_next` with a part of its noise `eps` replaced by `new` (arXiv 2010.02502, eq. 16).
+
+    All (b, k, c, n), levels broadcastable. The new part's deviation is that of the process from
+    `t_next` to `t`, times `eta`: eta = 1 is ancestral sampling.
+    """
+    (alpha, sigma), (alpha_next, sigma_next) = map(objective.alpha_sigma, (t, t_next))
+    shrunk = sigma_next * alpha / (alpha_next * sigma)
+    deviation = eta * sigma_next * (1 - shrunk.square()).clamp_min(0).sqrt()
+    kept = (sigma_next.square() - deviation.square()).clamp_min(0).sqrt()
+    return alpha_next * denoised + kept * eps + deviation * new
+
+
+def report(
+    callback: Callback | None, i: int, t: Tensor, x: Tensor, denoised: Tensor, objective: Objective
+) -> None:
+    """Tell the one hook of all samplers about a step."""
+    if callback is not None:
+        sigma = objective.alpha_sigma(t)[1]
+        callback({"i": i, "t": t, "sigma": sigma, "x": x, "denoised": denoised})

@@ -1,53 +1,47 @@
 """From song files and texts to tracks of audio: the Python API under the CLI and the UI.
 
-audio -> model's rate and channels -> windows -> latents -> sampler -> audio -> input's rate
+audio -> model's rate and channels -> latents -> sampler -> audio -> input's rate
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mge_plugin.check import check_model
 from mge_plugin.config import ConfigError, read_json
-from mge_plugin.data.audio import fit_length, resample, rms_db, to_channels
 from mge_plugin.inference.ddim import Callback
-from mge_plugin.inference.denoise import denoise_tracks
-from mge_plugin.inference.refine import refine
-from mge_plugin.inference.request import Sampling, check_prompt, check_seconds, refines
-from mge_plugin.inference.schedule import linear_schedule
-from mge_plugin.inference.tasks import TASKS, Task
-from mge_plugin.inference.windows import Windows
+from mge_plugin.inference.engine import Engine
+from mge_plugin.inference.request import Cancelled, Sampling
+from mge_plugin.inference.result import Result
+from mge_plugin.inference.studio import Studio
+from mge_plugin.inference.tasks import Keep, Request
 from mge_plugin.models.checkpoints import load_weights
-from mge_plugin.models.given import Given
-from mge_plugin.models.latents import decode_tracks, encode_tracks
 from mge_plugin.models.mge import MGEModel, create_mge_model
+from mge_plugin.prompts import Prompt
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
-from mge_plugin.tracks import NUM_TRACKS
 
-__all__ = ["Pipeline", "Result", "Sampling", "load", "pick"]
+__all__ = ["Cancelled", "Keep", "Pipeline", "Request", "Result", "Sampling", "load", "pick"]
 
-
-@dataclass(frozen=True)
-class Result:
-    """What a task made: audio (channels, samples) by name, and how it was made."""
-
-    audio: dict[str, np.ndarray]
-    sample_rate: int
-    info: dict[str, Any] = field(default_factory=dict)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Prompts = Prompt | Sequence[Prompt]
 
 
 class Pipeline:
-    """A model with the tasks on it."""
+    """A model with the tasks on it.
+
+    Audio is float32 (channels, samples) at any rate and of any length; what comes back has its
+    rate, channels, length and level. A prompt is a text, an audio example or both, of the task's
+    prompted track, or a mapping from tracks to them (see `mge_plugin.prompts`). `callback` is
+    called with every step's i, t, sigma, x and denoised; what it raises stops the run.
+    """
 
     def __init__(self, model: MGEModel, sample_size: int, channels: int, device: str) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
-        self.ratio = model.pretransform.downsampling_ratio  # samples a latent frame
-        self.frames = sample_size // self.ratio  # of a window
+        self.engine = Engine(self.model, sample_size, device)
+        self.studio = Studio(self.engine, channels)
         self.channels = channels
         self.device = device
 
@@ -56,126 +50,145 @@ class Pipeline:
         """The model's own, Hz."""
         return self.model.sample_rate
 
-    def calls(self, seconds: float | None, sampling: Sampling) -> int:
-        """How often the network will be called for a song of that length, for a progress bar."""
-        windows = len(self._windows(self._samples(seconds)).starts)
-        return -(-windows // sampling.window_batch) * sampling.steps
-
     def generate(
         self,
-        prompt: str | None = None,
+        prompt: Prompt = None,
         seconds: float | None = None,
         sampling: Sampling | None = None,
         callback: Callback | None = None,
+        **options: Any,
     ) -> Result:
         """A mixture from a text, `seconds` long (one window if not said)."""
-        sampling = sampling or Sampling()
-        samples = self._samples(seconds)
-        mixture = self._sample(TASKS["generate"], prompt, None, samples, sampling, callback)
-        audio = {"mixture": mixture}
-        return Result(audio, self.sample_rate, _info("generate", prompt, sampling, audio))
+        request = Request("generate", (prompt,), seconds=seconds, **options)
+        return self.run([request], sampling, callback)[0]
 
     def extract(
         self,
         audio: np.ndarray,
         sample_rate: int,
-        prompt: str,
+        prompt: Prompts,
         sampling: Sampling | None = None,
         callback: Callback | None = None,
+        **options: Any,
     ) -> Result:
-        """The source that `prompt` names in a mixture (channels, samples), and the residual.
+        """The source that each prompt names in a mixture, and the residual.
 
-        Both have the mixture's rate, channels and length; source + residual is the mixture. Where
-        the mixture is silent for a whole window, so is the source. What the model makes becomes a
-        mask on the mixture (`mge_plugin.inference.refine`) if the mixture has a higher rate or more
-        channels than the model, or as `sampling.refine` says.
+        Sources + residual are the mixture. Where the mixture is silent, so are they; a source that
+        is not there is silent (`sampling.gate`). What the model makes becomes a mask on the mixture
+        (`mge_plugin.inference.refine`) if the mixture has a higher rate or more channels than the
+        model, or as `sampling.refine` says.
         """
-        sampling = sampling or Sampling()
-        check_prompt(prompt)
-        _check_audio(audio)
-        given = resample(to_channels(audio, self.channels), sample_rate, self.sample_rate)
-        source = self._sample(TASKS["extract"], prompt, given, given.shape[1], sampling, callback)
-        if refines(sampling, sample_rate, len(audio), (self.sample_rate, self.channels)):
-            estimates = [source, given - source]
-            source, _ = refine(audio, sample_rate, estimates, self.sample_rate)
-        else:
-            source = fit_length(resample(source, self.sample_rate, sample_rate), audio.shape[1])
-            source = to_channels(source, audio.shape[0])
-        made = {"source": source, "residual": audio - source}
-        return Result(made, sample_rate, _info("extract", prompt, sampling, made))
+        request = Request("extract", several(prompt), audio, sample_rate, **options)
+        return self.run([request], sampling, callback)[0]
 
-    def _samples(self, seconds: float | None) -> int:
-        """A length at the model's rate, one window if not said."""
-        check_seconds(seconds)
-        window = self.frames * self.ratio
-        return window if seconds is None else max(1, round(seconds * self.sample_rate))
-
-    def _windows(self, samples: int) -> Windows:
-        return Windows.cover(-(-samples // self.ratio), self.frames)
-
-    @torch.no_grad()
-    def _sample(
+    def add(
         self,
-        task: Task,
-        prompt: str | None,
-        given: np.ndarray | None,
-        samples: int,
-        sampling: Sampling,
-        callback: Callback | None,
-    ) -> np.ndarray:
-        """The task's prompted track as audio (channel, samples) at the model's rate.
+        audio: np.ndarray,
+        sample_rate: int,
+        prompt: Prompts,
+        sampling: Sampling | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Result:
+        """A new source for each prompt, in order, to go with a submixture, and the new mixture."""
+        request = Request("add", several(prompt), audio, sample_rate, **options)
+        return self.run([request], sampling, callback)[0]
 
-        `given` (channel, samples) is the audio of the task's given track.
-        """
-        windows = self._windows(samples)
-        noise = windows.cut(self._noise(windows.padded_length, sampling.seed))
-        pieces = torch.zeros(len(noise), self.channels, self.frames * self.ratio)
-        active = list(range(len(noise)))
-        if given is not None:
-            given = fit_length(given, windows.padded_length * self.ratio)
-            given = windows.cut(torch.from_numpy(given), self.ratio)
-            active = [i for i in active if given[i].any()]  # silence stays silence
-        embeddings = self._embed(task, prompt)
-        for first in range(0, len(active), sampling.window_batch):
-            chosen = active[first : first + sampling.window_batch]
-            known = None if given is None else self._give(task, given[chosen])
-            latents = denoise_tracks(
-                self.model.model,
-                noise[chosen].to(self.device),
-                embeddings.expand(len(chosen), -1, -1),
-                known,
-                linear_schedule(sampling.steps),
-                sampling.cfg_scale,
-                callback,
-            )
-            prompted = latents[:, [task.prompted]]
-            pieces[chosen] = decode_tracks(self.model.pretransform, prompted)[:, 0].cpu()
-        return _finite(windows.join(pieces, self.ratio)[..., :samples].numpy())
+    def accompany(
+        self,
+        audio: np.ndarray,
+        sample_rate: int,
+        prompt: Prompt = None,
+        sampling: Sampling | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Result:
+        """The rest of the band for a source: the submixture, and the mixture of both."""
+        request = Request("accompany", (prompt,), audio, sample_rate, **options)
+        return self.run([request], sampling, callback)[0]
 
-    def _noise(self, frames: int, seed: int) -> Tensor:
-        """Noise (k, c, frames) of the whole song, so that windows share it where they overlap.
+    def compose(
+        self,
+        prompt: Prompts,
+        seconds: float | None = None,
+        sampling: Sampling | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Result:
+        """A song stem by stem: a source for each prompt, in order, and their mixture."""
+        request = Request("compose", several(prompt), seconds=seconds, **options)
+        return self.run([request], sampling, callback)[0]
 
-        Drawn frame by frame on the CPU: the same on every device, and whatever the length.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        channels = self.model.io_channels // NUM_TRACKS
-        noise = torch.randn(frames, NUM_TRACKS, channels, generator=generator)
-        return noise.permute(1, 2, 0)
+    def replace(
+        self,
+        audio: np.ndarray,
+        sample_rate: int,
+        prompt: Prompt,
+        new_prompt: Prompt,
+        sampling: Sampling | None = None,
+        callback: Callback | None = None,
+        **options: Any,
+    ) -> Result:
+        """Another instrument for one of a mixture: extract it, keep the residual, add the new."""
+        taken = self.extract(audio, sample_rate, prompt, sampling, callback, **options)
+        residual = taken.audio["residual"]
+        added = self.add(residual, sample_rate, new_prompt, sampling, callback, **options)
+        audio = added.audio | {"removed": taken.audio["source"], "residual": residual}
+        info = {"task": "replace", "extract": taken.info, "add": added.info}
+        info["tracks"] = added.info["tracks"] | {
+            "removed": taken.info["tracks"]["source"],
+            "residual": taken.info["tracks"]["residual"],
+        }
+        return Result(audio, sample_rate, info, added.latents)
 
-    def _embed(self, task: Task, prompt: str | None) -> Tensor:
-        """(1, k, d) with the prompted track's embedding."""
-        texts = {task.prompted.label: prompt}
-        metadata = [dict.fromkeys(self.model.conditioner.conditioners, texts)]
-        conditioning = self.model.conditioner(metadata, self.device)
-        return self.model.embeddings(conditioning)
+    def run(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling | None = None,
+        callback: Callback | None = None,
+    ) -> list[Result]:
+        """Several requests of one task, denoised in the same batches; a result for each."""
+        if not requests:
+            return []
+        tasks = sorted({request.task for request in requests})
+        if len(tasks) > 1:
+            raise ValueError(f"requests: expected one task, found {', '.join(tasks)}")
+        return self.studio.run(requests, sampling or Sampling(), callback)
 
-    def _give(self, task: Task, audio: Tensor) -> Given:
-        latents = encode_tracks(self.model.pretransform, audio[:, None].to(self.device))[:, 0]
-        return Given.track(task.given, latents)
+    def steps(self, requests: Sequence[Request], sampling: Sampling) -> int:
+        """How often the callback will be called, for a progress bar."""
+        return self.studio.steps(requests, sampling)
 
 
-def load(model_config: Path | str, ckpt: Path | str, device: str = "auto") -> Pipeline:
-    """Open a model config and the checkpoint that belongs to it, ready for the tasks."""
+def several(prompt: Prompts) -> tuple[Prompt, ...]:
+    """One prompt or a list of them as a tuple."""
+    return tuple(prompt) if isinstance(prompt, list | tuple) else (prompt,)
+
+
+def remix(result: Result, gains: dict[str, float]) -> np.ndarray:
+    """The tracks of an extraction summed with gains in dB; a track not named keeps its level.
+
+    -inf leaves a track out. All at 0 dB are the mixture.
+    """
+    if unknown := sorted(set(gains) - set(result.audio)):
+        raise ValueError(f"gains: expected tracks of {sorted(result.audio)}, found {unknown}")
+    factors = {name: 10 ** (gains.get(name, 0.0) / 20) for name in result.audio}
+    return sum(np.float32(factors[name]) * audio for name, audio in result.audio.items())
+
+
+def load(
+    model_config: Path | str,
+    ckpt: Path | str,
+    device: str = "auto",
+    dtype: str = "auto",
+    compiled: bool = False,
+) -> Pipeline:
+    """Open a model config and the checkpoint that belongs to it, ready for the tasks.
+
+    `dtype` is the network's: float32, bfloat16, float16, or auto, which is bfloat16 on a GPU; the
+    autoencoder stays float32. `compiled` compiles the network when it is first used, on a GPU into
+    CUDA graphs: worth it for more than one song.
+    """
     config = read_json(model_config)
     if not is_our_model(config):
         raise ConfigError(
@@ -185,9 +198,15 @@ def load(model_config: Path | str, ckpt: Path | str, device: str = "auto") -> Pi
     if problems := check_model(config):
         raise ConfigError(*(f"{model_config}: {problem}" for problem in problems))
     device = pick(device)
+    precision = pick_dtype(dtype, device)
     model = create_mge_model(config)
     load_weights(model, ckpt)
-    return Pipeline(model, config["sample_size"], config.get("audio_channels", 2), device)
+    pipeline = Pipeline(model, config["sample_size"], config.get("audio_channels", 2), device)
+    pipeline.model.model.to(precision)
+    if compiled:
+        mode = "reduce-overhead" if device.startswith("cuda") else None
+        pipeline.model.model.model.compile(mode=mode, dynamic=False)
+    return pipeline
 
 
 def pick(device: str) -> str:
@@ -202,28 +221,11 @@ def pick(device: str) -> str:
     return present[0] if device == "auto" else device
 
 
-def _check_audio(audio: np.ndarray) -> None:
-    if audio.ndim != 2 or not audio.size:
-        raise ValueError(f"audio: expected (channels, samples), found shape {audio.shape}")
-    if audio.dtype != np.float32:
-        raise ValueError(f"audio: expected float32 samples, found {audio.dtype}")
-    if not np.isfinite(audio).all():
-        raise ValueError("audio: has NaN or infinite samples")
-
-
-def _finite(audio: np.ndarray) -> np.ndarray:
-    if not np.isfinite(audio).all():
-        raise ValueError("the model made NaN or infinite samples: are its weights damaged?")
-    return audio
-
-
-def _info(
-    task: str, prompt: str | None, sampling: Sampling, audio: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    levels = {name: {"rms_db": _rounded(rms_db(track))} for name, track in audio.items()}
-    return {"task": task, "prompt": prompt, **asdict(sampling), "levels": levels}
-
-
-def _rounded(level: float) -> float | None:
-    """JSON has no -inf: silence is null."""
-    return round(level, 2) if np.isfinite(level) else None
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    """The network's precision on a device."""
+    if dtype == "auto":
+        half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        dtype = "bfloat16" if half else "float32"
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected auto or one of {', '.join(DTYPES)}, found {dtype!r}")
+    return DTYPES[dtype]

@@ -5,6 +5,7 @@ at each time and frequency is whose; applied as a filter to the mixture itself, 
 channels, that gives sources in stereo, full-band and in phase, which sum to the mixture.
 
     power[j] = |STFT of estimate j|^2                      mean over its channels
+    power[rest] = max(0, |STFT of rest j|^2 - power of the other sources), mean over j
     filter[j] = power[j] R[j] (sum_k power[k] R[k])^-1     R: where a source is, its covariance over
     source[j] = filter[j] x STFT of the mixture            channels, from where it dominates
 
@@ -33,24 +34,30 @@ def refine(
     sample_rate: int,
     estimates: Sequence[np.ndarray],
     estimate_rate: int,
+    rests: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
     """Filter `mixture` (channels, samples) by estimates (their channels, theirs) of all its parts.
 
     The estimates, at `estimate_rate`, are of everything that is in the mixture (the last may be the
-    residual); the refined parts have the mixture's rate, channels and length, and sum to it. A part
-    that is silent comes back as zeros; where every estimate is silent, the last takes the mixture.
+    residual). Or they are of some sources, and `rests` are of the mixture without each of them: the
+    model makes both, and their phases need not fit the mixture's. Then there is a part more, the
+    rest. The refined parts have the mixture's rate, channels and length, and sum to it. A part that
+    is silent comes back as zeros; where every estimate is silent, the last takes the mixture.
     """
-    if len(estimates) < 2:
+    if len(estimates) + bool(rests) < 2:
         raise ValueError(f"refine: expected 2 estimates or more, found {len(estimates)}")
+    if rests and len(rests) != len(estimates):
+        raise ValueError(f"refine: expected {len(estimates)} rests, found {len(rests)}")
     length = mixture.shape[1]
-    aligned = [fit_length(resample(e, estimate_rate, sample_rate), length) for e in estimates]
+    guides = [*estimates, *rests]
+    aligned = [fit_length(resample(e, estimate_rate, sample_rate), length) for e in guides]
     band = BAND * min(estimate_rate, sample_rate) / sample_rate  # of the mixture's own Nyquist
     windows = Windows.cover(length, min(length, round(BLOCK_SECONDS * sample_rate)))
     padded = [torch.from_numpy(fit_length(a, windows.padded_length)) for a in (mixture, *aligned)]
     signal, *guides = (windows.cut(a) for a in padded)
     frame = _frame_size(sample_rate)
     blocks = [
-        _refine_block(block, [guide[i] for guide in guides], frame, band)
+        _refine_block(block, [guide[i] for guide in guides], len(rests), frame, band)
         for i, block in enumerate(signal)
     ]
     refined = [windows.join(torch.stack(parts)).numpy() for parts in zip(*blocks, strict=True)]
@@ -62,15 +69,26 @@ def _frame_size(sample_rate: int) -> int:
     return 2 ** max(6, round(np.log2(FFT_SECONDS * sample_rate)))
 
 
-def _refine_block(mixture: Tensor, guides: list[Tensor], frame: int, band: float) -> list[Tensor]:
+def _refine_block(
+    mixture: Tensor, guides: list[Tensor], rests: int, frame: int, band: float
+) -> list[Tensor]:
     """One block of the song; the mixture (channels, samples), guides (their channels, samples)."""
     x = _stft(mixture, frame)
     powers = torch.stack([_stft(guide, frame).abs().square().mean(dim=0) for guide in guides])
+    if rests:
+        powers = _with_rest(*powers.split(rests))
     powers[-1] += EPS * (powers.sum(dim=0) == 0)  # what nobody claims is the last one's
     edge = round(band * (x.shape[1] - 1))
     powers = _continue_powers(powers, x, edge)
     parts = _wiener(x, powers, edge)
     return [_istft(part, frame, mixture.shape[-1]) for part in parts]
+
+
+def _with_rest(sources: Tensor, rests: Tensor) -> Tensor:
+    """Powers of sources and of what is none of them: each rest without the other sources."""
+    others = sources.sum(dim=0) - sources
+    rest = (rests - others).clamp_min(0).mean(dim=0)
+    return torch.cat([sources, rest[None]])
 
 
 def _continue_powers(powers: Tensor, x: Tensor, edge: int) -> Tensor:

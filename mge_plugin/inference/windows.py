@@ -1,5 +1,6 @@
 """Songs longer than the model's window: cut with overlap, put together with a crossfade."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,11 +52,11 @@ class Windows:
         """(window, ..., size * scale) to (..., length * scale); the fades of a seam sum to 1."""
         joined = pieces.new_zeros(*pieces.shape[1:-1], self.padded_length * scale)
         for i, start in enumerate(self.starts):
-            fade = self._fade(i, scale).to(pieces)
+            fade = self.fade(i, scale).to(pieces)
             joined[..., start * scale : (start + self.size) * scale] += pieces[i] * fade
         return joined[..., : self.length * scale]
 
-    def _fade(self, index: int, scale: int) -> Tensor:
+    def fade(self, index: int, scale: int = 1) -> Tensor:
         """Ones, but a linear rise over the window before and the fall that completes the next's."""
         size, ramp = self.size * scale, self.overlap * scale
         fade, rise = torch.ones(size), (torch.arange(ramp) + 0.5) / max(ramp, 1)
@@ -64,3 +65,49 @@ class Windows:
         if index < len(self.starts) - 1:
             fade[size - ramp :] = 1 - rise
         return fade
+
+
+class WindowRows:
+    """Some windows of the songs of a batch as the rows of one batch, and back.
+
+    `chosen` are (item, window) pairs; where windows of a song overlap they are joined by their
+    fades, and what none of them covers is zeros.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        chosen: Sequence[tuple[int, int]],
+        items: int,
+        device: torch.device | str,
+    ) -> None:
+        self.windows, self.items = windows, items
+        length, frames = windows.padded_length, torch.arange(windows.size)
+        places = [item * length + windows.starts[w] + frames for item, w in chosen]
+        self.item = torch.tensor([item for item, _ in chosen], device=device)
+        self.place = torch.stack(places).to(device)  # (row, frame), in the songs end to end
+        self.fades = torch.stack([windows.fade(w) for _, w in chosen]).to(device)
+        total = torch.zeros(items * length, device=device)
+        total.index_add_(0, self.place.flatten(), self.fades.flatten())
+        self.fades = self.fades / total.clamp_min(1e-8)[self.place]
+        self.whole = len(windows.starts) == 1 and [i for i, _ in chosen] == list(range(items))
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """(b, ..., padded_length) to (row, ..., size)."""
+        if self.whole:
+            return x
+        end_to_end = x.movedim(0, -2).flatten(-2)
+        return end_to_end[..., self.place].movedim(-2, 0)
+
+    def join(self, rows: Tensor) -> Tensor:
+        """(row, ..., size) to (b, ..., padded_length)."""
+        if self.whole:
+            return rows
+        fades = self.fades.view(len(self), *[1] * (rows.ndim - 2), -1).to(rows.dtype)
+        faded = (rows * fades).movedim(0, -2).flatten(-2)
+        joined = rows.new_zeros(*rows.shape[1:-1], self.items * self.windows.padded_length)
+        joined.index_add_(joined.ndim - 1, self.place.flatten(), faded)
+        return joined.unflatten(-1, (self.items, -1)).movedim(-2, 0)

@@ -1,24 +1,32 @@
-"""Given tracks: clean latents that the network sees as they are while the others are denoised.
+"""What is known: given tracks, and frames to keep of tracks that are generated.
 
 The network learned with a given track clean (t = 0), so it is put in before every call, inside of
-the call: then every sampler does adaptive-timestep inpainting (paper, algorithm 2) as it is.
+the call: then every sampler does adaptive-timestep inpainting (paper, algorithm 2) as it is. Frames
+to keep are in a track that is noised as a whole; they are put in at the track's level, always with
+the same noise (paper, appendix B.1), so that a sampler's path through them ends at their latents.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from mge_plugin.noise import Objective, per_track
+from mge_plugin.noise import Objective, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track
 
 
 @dataclass(frozen=True)
 class Given:
-    """`latents` (b, k, c, n), read only where `mask` (b, k) is 1."""
+    """`latents` (b, k, c, n), read where `mask` (b, k) or `keep` (b, k, n) is 1.
+
+    `keep` needs `noise` (b, k, c, n), that of the kept frames.
+    """
 
     latents: Tensor
     mask: Tensor
+    keep: Tensor | None = None
+    noise: Tensor | None = None
 
     @classmethod
     def track(cls, track: Track, latents: Tensor) -> "Given":
@@ -27,23 +35,49 @@ class Given:
         mask[:, track] = 1.0
         return cls(latents[:, None].repeat(1, NUM_TRACKS, 1, 1), mask)
 
+    @classmethod
+    def nothing(cls, like: Tensor) -> "Given":
+        """No track of a batch like (b, k, c, n)."""
+        return cls(torch.zeros_like(like), like.new_zeros(like.shape[:2]))
+
+    def keeping(self, keep: Tensor, latents: Tensor, noise: Tensor) -> "Given":
+        """The same, and frames of `latents` where `keep` (b, k, n) is 1, in tracks not given."""
+        keep = keep * (1 - self.mask[:, :, None])
+        latents = torch.where(keep[:, :, None] > 0, latents, self.latents)
+        return replace(self, latents=latents, keep=keep, noise=noise)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Given":
+        """`change` applied to every tensor there is."""
+        tensors = (self.latents, self.mask, self.keep, self.noise)
+        return Given(*(None if tensor is None else change(tensor) for tensor in tensors))
+
     def to(self, device: torch.device | str) -> "Given":
         """The same on another device."""
-        return Given(self.latents.to(device), self.mask.to(device))
+        return self.map(lambda tensor: tensor.to(device))
 
     def type(self, dtype: torch.dtype) -> "Given":
         """The same in another precision; SAT asks this of every conditioning input."""
-        return Given(self.latents.type(dtype), self.mask)
+        noise = None if self.noise is None else self.noise.type(dtype)
+        return replace(self, latents=self.latents.type(dtype), noise=noise)
 
-    def insert(self, x: Tensor) -> Tensor:
-        """Put the given tracks into `x` (b, k, c, n)."""
-        return torch.where(per_track(self.mask) > 0, self.latents.to(x.dtype), x)
+    def insert(self, x: Tensor, t: Tensor | None = None, objective: Objective = V) -> Tensor:
+        """Put what is known into `x` (b, k, c, n): kept frames at levels `t` (b, k), or clean."""
+        latents = self.latents.to(x.dtype)
+        x = torch.where(per_track(self.mask) > 0, latents, x)
+        if self.keep is None:
+            return x
+        if t is not None:
+            latents = objective.add_noise(latents, self.noise, per_track(t)).to(x.dtype)
+        return torch.where(self.keep[:, :, None] > 0, latents, x)
 
     def levels(self, t: Tensor) -> Tensor:
         """The levels (b, k) that the network is told: 0 where a track is given."""
         return t * (1 - self.mask)
 
     def predict(self, x: Tensor, prediction: Tensor, t: Tensor, objective: Objective) -> Tensor:
-        """Replace a given track's prediction by the one that leads a sampler to its latents."""
-        to_given = objective.towards(self.latents, x, per_track(t))
-        return torch.where(per_track(self.mask) > 0, to_given.to(prediction.dtype), prediction)
+        """Replace the prediction of what is known by the one that leads a sampler to it."""
+        to_given = objective.towards(self.latents, x, per_track(t)).to(prediction.dtype)
+        known = per_track(self.mask) > 0
+        if self.keep is not None:
+            known = known | (self.keep[:, :, None] > 0)
+        return torch.where(known, to_given, prediction)

@@ -16,15 +16,15 @@ from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.models.conditioning import create_conditioner
 from mge_plugin.models.dit import DiTConfig, MGEDiT
 from mge_plugin.models.given import Given
-from mge_plugin.models.guidance import guide, is_guided
-from mge_plugin.noise import OBJECTIVES, Objective, V
+from mge_plugin.models.guidance import Guidance
+from mge_plugin.noise import OBJECTIVES, Objective, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
 GIVEN = "given"  # the conditioning key of a Given
 
-# SAT's samplers pass these to any network: they choose between forms of guidance of which this
-# network has one.
-_INERT_OPTIONS = frozenset({"batch_cfg", "rescale_cfg", "apg_scale"})
+# SAT's samplers pass these to any network: they choose between ways to compute guidance of which
+# this network has one.
+_INERT_OPTIONS = frozenset({"batch_cfg", "rescale_cfg"})
 
 
 class MGEDiffusion(ConditionedDiffusionModel):
@@ -47,18 +47,22 @@ class MGEDiffusion(ConditionedDiffusionModel):
         given: Given | None = None,
         modulations: Tensor | None = None,
         negative_modulations: Tensor | None = None,
-        cfg_scale: float = 1.0,
+        cfg_scale: float | tuple[float, ...] = 1.0,
         cfg_interval: tuple[float, float] = (0, 1),
         scale_phi: float = 0.0,
+        apg_scale: float = 0.0,
+        sigma: Tensor | None = None,
         return_info: bool = False,
         **sat_options: Any,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """Predict the objective (b, k*c, n) of `x` (b, k*c, n) at levels `t`, (b,) or (b, k).
 
         What is asked are the embeddings `global_cond` (b, k, d) or, to project them once a sampling
-        run and not once a step, their `modulations`. Guidance moves away from
-        `negative_modulations`; nothing asked is all zeros, known without computing it. With
-        `return_info` SAT's CFG++ sampler asks for what guidance moved away from, too.
+        run and not once a step, their `modulations`. Guidance (see `Guidance`; `scale_phi` is SAT's
+        name of `cfg_rescale`) moves away from `negative_modulations`; nothing asked is all zeros,
+        known without computing it. A sampler that knows the share of noise on the host says it as
+        `sigma`, so that a guidance interval need not wait for the GPU. With `return_info` SAT's
+        CFG++ sampler asks for what guidance moved away from, too.
         """
         _reject_unsupported(sat_options)
         t = t[:, None].expand(-1, NUM_TRACKS) if t.ndim == 1 else t
@@ -67,18 +71,13 @@ class MGEDiffusion(ConditionedDiffusionModel):
         modulations = modulations.to(self.model.preprocess_conv.weight)  # SAT casts what it passes
         levels, clamped = t, x
         if given is not None:
-            levels, clamped = given.levels(t), pack(given.insert(unpack(x)))
-        _, sigma = self.objective.alpha_sigma(t)
-        if is_guided(sigma, cfg_scale, cfg_interval):
+            levels, clamped = given.levels(t), pack(given.insert(unpack(x), t, self.objective))
+        guidance = Guidance(cfg_scale, tuple(cfg_interval), scale_phi, apg_scale)
+        if guidance.acts(self.objective.alpha_sigma(t)[1] if sigma is None else sigma):
             null = torch.zeros_like(modulations)
             if negative_modulations is not None:
                 null = negative_modulations.to(null)
-            asked, away = self.model(
-                torch.cat([clamped, clamped]),
-                torch.cat([levels, levels]),
-                torch.cat([modulations, null], dim=1),
-            ).chunk(2)
-            prediction = guide(asked, away, cfg_scale, scale_phi)
+            prediction, away = self._guided(clamped, levels, modulations, null, guidance)
         else:
             prediction = away = self.model(clamped, levels, modulations)
         if given is not None:
@@ -87,6 +86,19 @@ class MGEDiffusion(ConditionedDiffusionModel):
                 for p in (prediction, away)
             )
         return (prediction, {"uncond_output": away}) if return_info else prediction
+
+    def _guided(
+        self, x: Tensor, levels: Tensor, modulations: Tensor, null: Tensor, guidance: Guidance
+    ) -> tuple[Tensor, Tensor]:
+        """The guided prediction and that of `null`, by one call of the network; (b, k*c, n)."""
+        both = self.model(
+            torch.cat([x, x]), torch.cat([levels, levels]), torch.cat([modulations, null], dim=1)
+        )
+        asked, away = unpack(both).chunk(2)
+        denoised = None
+        if guidance.apg_scale:
+            denoised = self.objective.denoised(unpack(x), asked, per_track(levels))
+        return pack(guidance.apply(asked, away, denoised)), pack(away)
 
 
 class MGEModel(ConditionedDiffusionModelWrapper):
