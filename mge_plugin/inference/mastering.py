@@ -66,9 +66,9 @@ class Mastering:
             ]
             *sources, _ = refine(mixture, rate, gated, self.sample_rate, rest)
         else:
-            sounding = presence.sounding(mixture, rate)
-            sources = [self._at_rate(song, source) * sounding for source in gated]
-        sources = [self._spliced(song, source) for source in sources]
+            sources = [self._at_rate(song, source) for source in gated]
+        sounding = presence.sounding(mixture, rate)
+        sources = [self._spliced(song, source) * sounding for source in sources]
         audio = dict(zip(names, sources, strict=True))
         audio["residual"] = mixture - sum(sources)
         return self._result(song, sampling, audio, dict(zip(names, song.made, strict=True)))

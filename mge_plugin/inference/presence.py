@@ -69,7 +69,12 @@ def mel_power(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """(channels, samples) to mel powers (64, frames) of the mono sum."""
     frame = 2 ** round(np.log2(0.064 * sample_rate))
     return librosa.feature.melspectrogram(
-        y=to_channels(audio, 1)[0], sr=sample_rate, n_fft=frame, hop_length=frame // 4, n_mels=64
+        y=to_channels(audio, 1)[0],
+        sr=sample_rate,
+        n_fft=frame,
+        hop_length=frame // 4,
+        n_mels=64,
+        norm=None,
     )
 
 

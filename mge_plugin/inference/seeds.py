@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK = 16  # torch draws so many numbers together, and the last ones of a draw another way
+
 
 class ItemNoise:
     """Unit noise (b, k, c, frames) of a batch; items of one seed have the same.
@@ -34,8 +36,9 @@ class ItemNoise:
 
     def _one(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        shape = (self.frames, self.tracks, self.channels)
-        return torch.randn(shape, generator=generator).permute(1, 2, 0).contiguous()
+        frames = -(-self.frames // BLOCK) * BLOCK
+        noise = torch.randn(frames, self.tracks, self.channels, generator=generator)
+        return noise[: self.frames].permute(1, 2, 0).contiguous()
 
 
 def _derive(seed: int, draw: int) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from mge_plugin.inference.pipeline import Pipeline, Sampling, pick
+from mge_plugin.inference.pipeline import Pipeline, Request, Sampling, pick
 from mge_plugin.inference.request import refines
 
 
@@ -23,9 +23,17 @@ def pipeline():
 @pytest.mark.parametrize(
     ("seconds", "windows"), [(None, 1), (0.01, 1), (4, 1), (4.25, 2), (7, 2), (10, 3), (10.25, 4)]
 )
-def test_a_progress_bar_counts_the_steps_of_every_batch_of_windows(pipeline, seconds, windows):
-    assert pipeline.calls(seconds, Sampling(steps=5, window_batch=1)) == 5 * windows
-    assert pipeline.calls(seconds, Sampling(steps=5, window_batch=2)) == 5 * ((windows + 1) // 2)
+def test_a_progress_bar_counts_steps_and_one_after_another_those_of_every_window(
+    pipeline, seconds, windows
+):
+    request = Request("generate", seconds=seconds)
+    assert pipeline.steps([request], Sampling(steps=5)) == 5
+    assert pipeline.steps([request], Sampling(steps=5, long_form="sequential")) == 5 * windows
+
+
+def test_a_progress_bar_counts_the_rounds_of_tasks_in_order(pipeline):
+    requests = [Request("compose", prompts, seconds=1) for prompts in (("a",), ("a", "b", "c"))]
+    assert pipeline.steps(requests, Sampling(steps=5)) == 15
 
 
 @pytest.mark.parametrize("prompt", ["", " \n", None])
@@ -57,6 +65,15 @@ def test_audio_that_cannot_be_a_mixture_is_refused(pipeline, audio, wrong):
         ({"cfg_scale": float("inf")}, "cfg_scale: expected a finite number, found inf"),
         ({"seed": -1}, "seed: expected 0 to"),
         ({"refine": "yes"}, "refine: expected one of auto, mask, none, found 'yes'"),
+        ({"schedule": "cosine"}, "schedule: expected one of linear, log-snr, found 'cosine'"),
+        ({"long_form": "x"}, "long_form: expected one of joint, sequential, found 'x'"),
+        ({"candidates": 0}, "candidates: expected 1 or more, found 0"),
+        ({"resamplings": 0}, "resamplings: expected 1 or more, found 0"),
+        ({"eta": 1.5}, "eta: expected 0 to 1, found 1.5"),
+        ({"gate_threshold": -1}, "gate_threshold: expected 0 to 1, found -1"),
+        ({"cfg_scale": (1.0, 2.0)}, "cfg_scale: expected one number or those of mixture, sub"),
+        ({"cfg_scale": (1.0, 2.0, float("nan"))}, "cfg_scale: expected a finite number"),
+        ({"cfg_interval": (0.5, 0.2)}, "cfg_interval: expected two rising shares from 0 to 1"),
     ],
 )
 def test_a_sampling_that_cannot_be_is_refused(options, wrong):

@@ -96,3 +96,61 @@ def test_a_long_song_is_refined_as_a_short_one():
 def test_one_estimate_is_no_mask():
     with pytest.raises(ValueError, match="expected 2 estimates or more, found 1"):
         refine(noise()[None], RATE, estimate(noise()[None]), MODEL_RATE)
+
+
+def scrambled(audio, seed):
+    """The same spectrogram with the phases of noise: what a generator may make."""
+    import torch
+
+    window, rng = torch.hann_window(1024), np.random.default_rng(seed)
+    spectrum = torch.stft(torch.from_numpy(audio), 1024, window=window, return_complex=True)
+    phase = torch.from_numpy(rng.uniform(0, 2 * np.pi, spectrum.shape).astype(np.float32))
+    made = torch.istft(
+        torch.polar(spectrum.abs(), phase), 1024, window=window, length=audio.shape[1]
+    )
+    return made.numpy()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_rests_that_the_model_made_separate_better_than_differences_of_other_phase(channels):
+    """A generated source is not in phase with the mixture: what is left of it says little."""
+    low, high = tone(300)[None] * 0.3, tone(3000)[None] * 0.3
+    mixture = np.repeat(low + high, channels, axis=0)
+    source, rest = (scrambled(a, i) for i, a in enumerate(estimate(low, high)))
+    heard = resample(mixture.mean(axis=0, keepdims=True), RATE, MODEL_RATE)
+    by_rest, residual = refine(mixture, RATE, [source], MODEL_RATE, [rest])
+    by_difference, _ = refine(mixture, RATE, [source, heard - source], MODEL_RATE)
+    true = np.repeat(low, channels, axis=0)
+    assert si_sdr(by_rest, true) > 20
+    assert si_sdr(by_rest, true) > si_sdr(by_difference, true) + 10
+    assert_allclose(by_rest + residual, mixture, atol=1e-6)
+
+
+def test_several_sources_share_one_set_of_masks():
+    parts = [tone(hertz)[None] * 0.2 for hertz in (200, 1000, 4000)]
+    mixture = sum(parts)
+    sources = estimate(*parts[:2])
+    rests = estimate(mixture - parts[0], mixture - parts[1])
+    refined = refine(mixture, RATE, sources, MODEL_RATE, rests)
+    assert len(refined) == 3
+    assert_allclose(sum(refined), mixture, atol=1e-6)
+    for found, true in zip(refined, parts, strict=True):
+        assert si_sdr(found, true) > 20
+
+
+def test_a_silent_source_leaves_everything_to_the_rest():
+    mixture = noise()[None]
+    (heard,) = estimate(mixture)
+    source, rest = refine(mixture, RATE, [0 * heard], MODEL_RATE, [heard])
+    assert not source.any()
+    assert_allclose(rest, mixture, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("sources", "rests", "wrong"),
+    [(1, 0, "expected 2 estimates or more, found 1"), (2, 1, "expected 2 rests, found 1")],
+)
+def test_rests_are_as_many_as_sources(sources, rests, wrong):
+    (heard,) = estimate(noise()[None])
+    with pytest.raises(ValueError, match=wrong):
+        refine(noise()[None], RATE, [heard] * sources, MODEL_RATE, [heard] * rests)
