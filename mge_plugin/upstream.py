@@ -1,5 +1,6 @@
 """The one place that knows stable-audio-tools 0.0.19 from 0.0.20, and Lightning 2.1 from 2.5."""
 
+import math
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
@@ -68,17 +69,23 @@ def sample_with_sat(
     steps: int,
     rectified_flow: bool = False,
     callback: Any = None,
+    init: Any = None,
+    level: float = 1.0,
 ) -> Any:
     """Run one of SAT's samplers on `noise` (b, channel, frame); `network` is called with x and t.
 
-    0.0.20 gave its rectified-flow samplers another front door, `sample_diffusion`.
+    It begins from `init` of that shape, noised to `level` (t), if there is one. 0.0.20 gave its
+    rectified-flow samplers another front door, `sample_diffusion`.
     """
     from stable_audio_tools.inference import sampling
 
-    options = {"steps": steps, "sampler_type": sampler, "callback": callback}
-    if not rectified_flow:  # v-ddim clips the highest level to 1 itself
-        options |= {"sigma_min": SIGMA_MIN, "sigma_max": SIGMA_MAX, "device": noise.device}
+    options = {"steps": steps, "sampler_type": sampler, "callback": callback, "init_data": init}
+    if not rectified_flow:
+        ratio = SIGMA_MAX if level == 1.0 else math.tan(level * math.pi / 2)
+        options["sigma_max"] = level if sampler.startswith("v-") else ratio
+        options |= {"sigma_min": SIGMA_MIN, "device": noise.device}
         return sampling.sample_k(network, noise, **options)
     if hasattr(sampling, "sample_rf"):
-        return sampling.sample_rf(network, noise, device=noise.device, **options)
+        return sampling.sample_rf(network, noise, device=noise.device, sigma_max=level, **options)
+    options["init_noise_level"] = level
     return sampling.sample_diffusion(network, noise, {}, "rectified_flow", **options)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mge_plugin.inference.ddim import Callback, sample_ddim
 from mge_plugin.inference.samplers import Method
+from mge_plugin.inference.schedule import Start
 from mge_plugin.inference.seeds import ItemNoise
 from mge_plugin.inference.windows import WindowRows, Windows
 from mge_plugin.models.given import Given
@@ -95,6 +96,7 @@ def denoise_songs(
     chosen: Sequence[tuple[int, int]],
     batch: int,
     callback: Callback | None = None,
+    start: Start | None = None,
 ) -> Tensor:
     """Latents (b, k, c, padded_length) of songs, the `chosen` (item, window) pairs together."""
     first = noise.first()
@@ -107,7 +109,7 @@ def denoise_songs(
             conditions.modulations, None, conditions.negative, conditions.guidance
         )
     denoiser = SongDenoiser(network, conditions, rows, batch)
-    latents = method.run(denoiser, first, noise.fresh, callback, network.objective, known)
+    latents = method.run(denoiser, first, noise.fresh, callback, network.objective, known, start)
     return latents if known is None else known.insert(latents)
 
 

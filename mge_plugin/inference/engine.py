@@ -19,6 +19,7 @@ from mge_plugin.inference.denoise import Conditions, denoise_songs
 from mge_plugin.inference.outpaint import outpaint_songs
 from mge_plugin.inference.request import Sampling
 from mge_plugin.inference.samplers import Method, check_sampler
+from mge_plugin.inference.schedule import Start
 from mge_plugin.inference.seeds import ItemNoise
 from mge_plugin.inference.tasks import Task, by_track
 from mge_plugin.inference.windows import Windows
@@ -48,6 +49,7 @@ class Item:
     sounding: Sequence[bool] | None = None  # which windows are denoised; None is all
     negative: Prompt = None
     kept: Kept | None = None  # of the task's prompted track
+    start: Start | None = None  # latents (k, c, n) to begin from
 
 
 class Engine:
@@ -110,6 +112,7 @@ class Engine:
                 self._chosen(items),
                 sampling.window_batch,
                 callback,
+                self._start(items, windows.padded_length),
             )
         except RuntimeError as error:
             if _is_memory(error):
@@ -185,6 +188,18 @@ class Engine:
                 latents[i, task.prompted, :, : kept.latents.shape[-1]] = kept.latents
                 keep[i, task.prompted, : len(kept.frames)] = kept.frames
         return (given or Given.nothing(first)).keeping(keep, latents, first)
+
+    def _start(self, items: Sequence[Item], frames: int) -> Start | None:
+        """What all items begin from, at one level; None if they begin from noise."""
+        starts = [item.start for item in items]
+        levels = sorted({1.0 if start is None else start.level for start in starts})
+        if len(levels) > 1:
+            raise ValueError(f"init: items of a batch begin at one level, found {levels}")
+        if levels == [1.0]:
+            return None
+        flat = [start.latents.flatten(0, 1) for start in starts]
+        latents = self._stack(flat, frames).unflatten(1, (NUM_TRACKS, -1))
+        return Start(latents, levels[0])
 
     def _stack(self, tensors: Sequence[Tensor], frames: int) -> Tensor:
         """(c, n) each to (b, c, frames); windows beyond a song's own are never looked at."""

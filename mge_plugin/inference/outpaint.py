@@ -13,6 +13,7 @@ from torch import Tensor
 from mge_plugin.inference.ddim import Callback
 from mge_plugin.inference.denoise import Conditions, denoise_songs
 from mge_plugin.inference.samplers import Method
+from mge_plugin.inference.schedule import Start
 from mge_plugin.inference.seeds import ItemNoise
 from mge_plugin.inference.windows import Windows
 from mge_plugin.models.given import Given
@@ -41,15 +42,16 @@ def outpaint_songs(
     chosen: Sequence[tuple[int, int]],
     batch: int,
     callback: Callback | None = None,
+    start: Start | None = None,
 ) -> Tensor:
     """As `denoise_songs`, window by window; the items of a batch together."""
     first = noise.first()
     latents, done = torch.zeros_like(first), first.new_zeros(len(first), len(windows.starts))
-    for window, start in enumerate(windows.starts):
+    for window, first_frame in enumerate(windows.starts):
         items = torch.tensor([item for item, w in chosen if w == window], device=first.device)
         if not len(items):
             continue
-        frames = slice(start, start + windows.size)
+        frames = slice(first_frame, first_frame + windows.size)
         own = _WindowNoise(noise, frames, items)
         before = done[items, window - 1] if window else done.new_zeros(len(items))
         known = _known(conditions.given, items, frames, latents, before, windows.overlap, own)
@@ -61,7 +63,10 @@ def outpaint_songs(
         )
         alone = Windows(windows.size, windows.size, windows.overlap)
         rows = [(row, 0) for row in range(len(items))]
-        made = denoise_songs(network, own, asked, method, alone, rows, batch, callback)
+        begin = start
+        if start is not None:
+            begin = Start(start.latents[items, ..., frames], start.level)
+        made = denoise_songs(network, own, asked, method, alone, rows, batch, callback, begin)
         latents[items, ..., frames] = made
         done[items, window] = 1.0
     return latents

@@ -17,13 +17,23 @@ from mge_plugin.inference.engine import Engine
 from mge_plugin.inference.request import Cancelled, Sampling
 from mge_plugin.inference.result import Result
 from mge_plugin.inference.studio import Studio
-from mge_plugin.inference.tasks import Keep, Request
+from mge_plugin.inference.tasks import Init, Keep, Request
 from mge_plugin.models.checkpoints import load_weights
 from mge_plugin.models.mge import MGEModel, create_mge_model
 from mge_plugin.prompts import Prompt
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
 
-__all__ = ["Cancelled", "Keep", "Pipeline", "Request", "Result", "Sampling", "load", "pick"]
+__all__ = [
+    "Cancelled",
+    "Init",
+    "Keep",
+    "Pipeline",
+    "Request",
+    "Result",
+    "Sampling",
+    "load",
+    "pick",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Prompts = Prompt | Sequence[Prompt]

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mge_plugin.config import choose
 from mge_plugin.inference import sat_samplers
 from mge_plugin.inference.ddim import Callback, Denoiser, Fresh, sample_ddim
 from mge_plugin.inference.repaint import sample_repaint
-from mge_plugin.inference.schedule import SCHEDULES
+from mge_plugin.inference.schedule import SCHEDULES, Start
 from mge_plugin.inference.solvers import sample_dpm_solver, sample_heun
 from mge_plugin.models.given import Given
 from mge_plugin.noise import Objective, V
@@ -38,13 +39,20 @@ class Method:
         callback: Callback | None = None,
         objective: Objective = V,
         known: Given | None = None,
+        start: Start | None = None,
     ) -> Tensor:
-        """Latents (b, k, c, n) from `noise`; `known` is for a sampler that clamps nothing."""
+        """Latents (b, k, c, n) from `noise`, and from those to `start` with if there are any.
+
+        `known` is for a sampler that clamps nothing.
+        """
         if sat_samplers.is_sats(self.sampler):
             return sat_samplers.sample_sat(
-                self.sampler, self.steps, model, noise, fresh, callback, objective
+                self.sampler, self.steps, model, noise, fresh, callback, objective, start
             )
         schedule = SCHEDULES[self.schedule](self.steps)
+        if start is not None:
+            schedule = SCHEDULES[self.schedule](self.steps, start.level)
+            noise = objective.add_noise(start.latents, noise, torch.tensor(start.level))
         options = {"ddim": {"eta": self.eta}}.get(self.sampler, {})
         if not self.clamps:
             options = {"known": known, "resamplings": self.resamplings}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mge_plugin.inference.ddim import Callback, Denoiser, Fresh
+from mge_plugin.inference.schedule import Start
 from mge_plugin.noise import RECTIFIED_FLOW, Objective
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 from mge_plugin.upstream import sample_with_sat
@@ -44,6 +45,7 @@ def sample_sat(
     fresh: Fresh,
     callback: Callback | None,
     objective: Objective,
+    start: Start | None = None,
 ) -> Tensor:
     """Latents (b, k, c, n) by SAT's sampler of that name, with its own schedule.
 
@@ -67,7 +69,10 @@ def sample_sat(
         torch.manual_seed(seed)
         hook = None if callback is None else told
         flow = objective is RECTIFIED_FLOW
-        latents = sample_with_sat(network, pack(noise), sampler, steps, flow, hook)
+        options = {}
+        if start is not None:
+            options = {"init": pack(start.latents), "level": start.level}
+        latents = sample_with_sat(network, pack(noise), sampler, steps, flow, hook, **options)
     return unpack(latents)
 
 

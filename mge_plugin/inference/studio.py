@@ -13,9 +13,10 @@ from mge_plugin.inference.engine import Engine, Item, Kept
 from mge_plugin.inference.mastering import Mastering
 from mge_plugin.inference.request import Sampling
 from mge_plugin.inference.result import Result
+from mge_plugin.inference.schedule import Start
 from mge_plugin.inference.seeds import candidate_seed
 from mge_plugin.inference.song import Made, Song
-from mge_plugin.inference.tasks import TASKS, Request, Task, by_track
+from mge_plugin.inference.tasks import TASKS, Request, Task, by_track, together
 from mge_plugin.prompts import Prompt
 from mge_plugin.tracks import Track
 
@@ -121,6 +122,7 @@ class Studio:
             song.sounding,
             by_track(song.request.negative, task),
             self._kept(song),
+            self._start(task, song),
         )
 
     def _kept(self, song: Song) -> Kept | None:
@@ -135,6 +137,16 @@ class Studio:
         for start, end in keep.redo:
             frames[int(start * per_second) : int(np.ceil(end * per_second))] = 0.0
         return Kept(latents, frames)
+
+    def _start(self, task: Task, song: Song) -> Start | None:
+        """The three tracks that a sound to begin from makes with what is given."""
+        init = song.request.init
+        if init is None or song.made:
+            return None
+        heard = self._heard(init.audio, song.request.sample_rate)
+        tracks = together(task, fit_length(heard, song.samples), song.sum)
+        latents = torch.stack([self.engine.encode(tracks[track]) for track in Track])
+        return Start(latents, init.level)
 
     def _best(self, task: Task, song: Song, prompt: Prompt, candidates: Tensor) -> Made:
         """The candidate (k, c, n) with the highest score, its audio and all scores."""

@@ -36,6 +36,21 @@ def by_track(prompt: Prompt, task: Task) -> Prompt:
     return {task.prompted.label: prompt}
 
 
+def together(task: Task, prompted: np.ndarray, given: np.ndarray | None) -> dict[Track, np.ndarray]:
+    """All tracks (channels, samples) of the prompted and the given one: m = u + s.
+
+    Where nothing is given the prompted track is the mixture, and the whole of it one of its parts.
+    """
+    silence = np.zeros_like(prompted)
+    if task.given is Track.MIXTURE:
+        return {Track.MIXTURE: given, Track.SUBMIXTURE: given - prompted, Track.SOURCE: prompted}
+    if task.given is not None:
+        return {Track.MIXTURE: given + prompted, task.given: given, task.prompted: prompted}
+    rest = Track.SUBMIXTURE if task.prompted is Track.SOURCE else Track.SOURCE
+    whole = Track.SOURCE if rest is Track.SUBMIXTURE else Track.SUBMIXTURE
+    return {Track.MIXTURE: prompted, whole: prompted, rest: silence}
+
+
 @dataclass(frozen=True)
 class Keep:
     """A track that is there already, of which only some seconds are made anew."""
@@ -56,6 +71,19 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class Init:
+    """A sound of the prompted track to begin from, in place of noise alone: a variation of it."""
+
+    audio: np.ndarray  # (channels, samples) float32, at the request's rate
+    level: float  # t: from 0, the sound as it is, to 1, noise alone
+
+    def __post_init__(self) -> None:
+        check_audio(self.audio, "init")
+        if not 0 < self.level <= 1:
+            raise ValueError(f"init: expected a level over 0 and up to 1, found {self.level}")
+
+
+@dataclass(frozen=True)
 class Request:
     """One task on one song, or on none."""
 
@@ -67,6 +95,7 @@ class Request:
     seed: int | None = None  # None is the sampling's
     negative: Prompt = None  # what to move away from
     keep: Keep | None = None  # of the prompted track
+    init: Init | None = None  # of the prompted track
 
     def __post_init__(self) -> None:
         task = TASKS.get(self.task)
@@ -84,15 +113,21 @@ class Request:
             check_audio(self.audio)
         if self.sample_rate is not None and self.sample_rate < 1:
             raise ValueError(f"sample_rate: expected 1 Hz or more, found {self.sample_rate}")
-        if self.like is not None and self.sample_rate is None:
+        heard = (self.audio, self.keep, self.init)
+        if any(audio is not None for audio in heard) and self.sample_rate is None:
             raise ValueError("sample_rate: the audio needs one, found none")
         if self.keep is not None:
             self._check_keep()
+        if self.init is not None and len(self.prompts) > 1:
+            raise ValueError(f"init: begins one track, found {len(self.prompts)} prompts")
 
     @property
     def like(self) -> np.ndarray | None:
         """The audio whose rate, channels and length the result has; None is the model's."""
-        return self.keep.audio if self.audio is None and self.keep is not None else self.audio
+        for given in (self.keep, self.init if self.seconds is None else None):
+            if self.audio is None and given is not None:
+                return given.audio
+        return self.audio
 
     def _check_keep(self) -> None:
         if len(self.prompts) > 1:

@@ -9,8 +9,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from mge_plugin.inference import engine as engine_module
-from mge_plugin.inference.pipeline import Keep, Request, Sampling, pick_dtype, remix
-from mge_plugin.inference.tasks import TASKS
+from mge_plugin.inference.pipeline import Init, Keep, Request, Sampling, pick_dtype, remix
+from mge_plugin.inference.tasks import TASKS, together
 from mge_plugin.tracks import Track
 from tests.inference.conftest import RATE, WINDOW
 
@@ -458,3 +458,51 @@ def test_seams_are_as_smooth_as_the_rest(pipeline):
         near = np.concatenate([bend[e - 16 : e + 16] for e in edges if e < len(bend) - 16])
         assert len(edges) > 20
         assert near.max() <= bend.max() and near.mean() < 1.3 * bend.mean()
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm-solver++", "heun", "v-ddim", "k-heun"])
+@pytest.mark.parametrize("task", ["generate", "extract", "add", "accompany"])
+def test_what_begins_near_a_sound_ends_near_it(pipeline, noise, task, sampler):
+    """At a low level hardly anything is left to make; at 1 the sound is not heard."""
+    audio = {} if TASKS[task].given is None else {"audio": noise(3000), "sample_rate": RATE}
+    sound = noise(3000, seed=8)
+    heard = pipeline.engine.encode(sound)[:, : pipeline.engine.frames_of(3000)]
+    sampling = Sampling(steps=3, sampler=sampler, refine="none", gate=False)
+
+    def distance(level):
+        start = {"init": Init(sound, level), "sample_rate": RATE}
+        (made,) = pipeline.run([Request(task, ("bass",), **audio | start)], sampling)
+        return float((next(iter(made.latents.values())) - heard).abs().mean())
+
+    near, far = distance(0.01), distance(1.0)
+    assert near < 0.2 * float(heard.abs().mean()) and near < 0.1 * far
+
+
+def test_a_variation_is_as_long_as_its_sound_and_at_its_rate(pipeline, noise):
+    request = Request("generate", init=Init(noise(9000, 2), 0.5), sample_rate=44100)
+    (made,) = pipeline.run([request], QUICK)
+    assert made.audio["mixture"].shape == (2, 9000) and made.sample_rate == 44100
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_tracks_that_are_begun_from_sum_up(task, noise):
+    tracks = together(TASKS[task], noise(50), noise(50, seed=1))
+    total = tracks[Track.SUBMIXTURE] + tracks[Track.SOURCE]
+    assert_allclose(tracks[Track.MIXTURE], total, atol=1e-6)
+    assert_allclose(tracks[TASKS[task].prompted], noise(50))
+
+
+@pytest.mark.parametrize(
+    ("level", "wrong"), [(0.0, "expected a level over 0 and up to 1"), (1.5, "found 1.5")]
+)
+def test_a_level_to_begin_from_is_one_of_noise(noise, level, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        Init(noise(10), level)
+
+
+def test_a_batch_begins_at_one_level(pipeline, noise):
+    requests = [
+        Request("generate", init=Init(noise(900), level), sample_rate=RATE) for level in (0.3, 0.6)
+    ]
+    with pytest.raises(ValueError, match=r"init: items of a batch begin at one level.*0.3, 0.6"):
+        pipeline.run(requests, QUICK)
