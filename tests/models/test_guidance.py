@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from mge_plugin.models.dit import DiTConfig
 from mge_plugin.models.given import Given
-from mge_plugin.models.guidance import guide, is_guided
+from mge_plugin.models.guidance import Guidance, along
 from mge_plugin.models.mge import MGEDiffusion
 from mge_plugin.noise import V
 from mge_plugin.tracks import NUM_TRACKS, Track
@@ -31,20 +31,43 @@ def inputs():
 
 
 def test_scale_one_is_the_conditioned_prediction_and_zero_the_null_one():
-    cond, null = torch.randn(2, 3, 6, 5).unbind()
-    assert_close(guide(cond, null, 1.0), cond)
-    assert_close(guide(cond, null, 0.0), null)
+    cond, null = torch.randn(2, 4, 3, 6, 5).unbind()
+    assert_close(Guidance(1.0).apply(cond, null), cond)
+    assert_close(Guidance(0.0).apply(cond, null), null)
+
+
+def test_each_track_may_have_its_own_scale():
+    cond, null = torch.randn(2, 4, 3, 6, 5).unbind()
+    guided = Guidance((1.0, 0.0, 3.0)).apply(cond, null)
+    assert_close(guided[:, 0], cond[:, 0])
+    assert_close(guided[:, 1], null[:, 1])
+    assert_close(guided[:, 2], Guidance(3.0).apply(cond, null)[:, 2])
+
+
+def test_apg_moves_at_right_angles_to_what_is_denoised_track_by_track():
+    cond, null, denoised = torch.randn(3, 4, 3, 6, 5).unbind()
+    move = Guidance(3.0, apg_scale=1.0).apply(cond, null, denoised) - cond
+    assert_close((move * denoised).sum(dim=(2, 3)), torch.zeros(4, 3), atol=1e-4, rtol=0)
+    assert_close(move, 2 * (cond - null - along(cond - null, denoised)))
+    half = Guidance(3.0, apg_scale=0.5).apply(cond, null, denoised) - cond
+    assert_close(half, (move + 2 * (cond - null)) / 2)
+
+
+def test_apg_of_silence_is_plain_guidance():
+    cond, null = torch.randn(2, 4, 3, 6, 5).unbind()
+    plain = Guidance(3.0).apply(cond, null)
+    assert_close(Guidance(3.0, apg_scale=1.0).apply(cond, null, torch.zeros_like(cond)), plain)
 
 
 def test_full_rescale_has_the_conditioned_deviation():
-    cond, null = torch.randn(2, 3, 6, 5).unbind()
-    rescaled = guide(cond, null, 4.0, scale_phi=1.0)
-    assert_close(rescaled.std(dim=1), cond.std(dim=1))
+    cond, null = torch.randn(2, 4, 3, 6, 5).unbind()
+    rescaled = Guidance(4.0, cfg_rescale=1.0).apply(cond, null)
+    assert_close(rescaled.std(dim=(1, 2)), cond.std(dim=(1, 2)))
 
 
 def test_rescaling_a_constant_prediction_is_finite():
-    zeros = torch.zeros(1, 6, 5)
-    assert guide(zeros, zeros, 4.0, scale_phi=0.7).isfinite().all()
+    zeros = torch.zeros(1, 3, 6, 5)
+    assert Guidance(4.0, cfg_rescale=0.7).apply(zeros, zeros).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +81,8 @@ def test_rescaling_a_constant_prediction_is_finite():
     ],
 )
 def test_guidance_acts_inside_its_interval(t, scale, interval, expected):
-    assert is_guided(V.alpha_sigma(torch.full((2, 3), t))[1], scale, interval) is expected
+    sigma = V.alpha_sigma(torch.full((2, 3), t))[1]
+    assert Guidance(scale, interval).acts(sigma) is expected
 
 
 def test_guidance_changes_the_result_and_follows_the_formula(network, inputs):
