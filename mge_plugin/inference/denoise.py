@@ -70,17 +70,17 @@ class SongDenoiser:
         level = t[0, 0]
         sigma = self.network.objective.alpha_sigma(level)[1] if level.device.type == "cpu" else None
         level = level.to(x.device, non_blocking=True)
-        made, away = [], []
+        made, away = torch.empty_like(pieces), torch.empty_like(pieces)
         for part, options in self.parts:
             piece = pieces[part]
             levels = level.expand(piece.shape[:2])
             out = self.network(pack(piece), levels, sigma=sigma, return_info=return_info, **options)
             prediction, info = out if return_info else (out, None)
-            made.append(unpack(prediction))
+            made[part] = unpack(prediction)  # copied: a CUDA graph writes its output again
             if return_info:
-                away.append(unpack(info["uncond_output"]))
-        joined = self.rows.join(torch.cat(made))
-        return (joined, {"uncond_output": self.rows.join(torch.cat(away))}) if away else joined
+                away[part] = unpack(info["uncond_output"])
+        joined = self.rows.join(made)
+        return (joined, {"uncond_output": self.rows.join(away)}) if return_info else joined
 
     def _rows_of(self, tensor: Tensor) -> Tensor:
         """The rows of something by frame (b, ..., n), or by item (b, k)."""
