@@ -1,6 +1,28 @@
 """The `mge` command: one module a group of commands, each registered on `app`."""
 
-from mge_plugin.cli import corpora, encode, inspection, scripts, tasks, weights
+from mge_plugin.cli import (
+    corpora,
+    encode,
+    evaluate,
+    inspection,
+    patch,
+    remix,
+    scripts,
+    tasks,
+    weights,
+)
 from mge_plugin.cli.app import app, main
 
-__all__ = ["app", "corpora", "encode", "inspection", "main", "scripts", "tasks", "weights"]
+__all__ = [
+    "app",
+    "corpora",
+    "encode",
+    "evaluate",
+    "inspection",
+    "main",
+    "patch",
+    "remix",
+    "scripts",
+    "tasks",
+    "weights",
+]

@@ -19,11 +19,11 @@ def errors_as_sentences() -> Iterator[None]:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("MGE_DEBUG"):
             raise
-        complain(f"error: {_sentence(error)}")
+        complain(f"error: {sentence(error)}")
         raise SystemExit(1) from error
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """An error's message in one line; the system's own without its number."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:

@@ -1,86 +1,191 @@
-"""`mge extract` and `mge generate`: the model's tasks on files."""
+"""The model's tasks on files: `mge extract`, `add`, `accompany`, `replace`, `generate`, `compose`.
 
-import json
+What a command line asks is checked and becomes jobs before anything slow is imported.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mge_plugin.cli.app import app
-from mge_plugin.cli.console import sampling_progress, without_chatter
-from mge_plugin.cli.options import CfgScale, Ckpt, Device, ModelConfig, Out, Refine, Seed, Steps
+from mge_plugin.cli.flat import flat
+from mge_plugin.cli.options import (
+    BatchOptions,
+    ExtractOptions,
+    Manifest,
+    ModelOptions,
+    Number,
+    OnePrompt,
+    OutputOptions,
+    PartOptions,
+    PromptOptions,
+    Prompts,
+    SamplingOptions,
+    Seconds,
+    Songs,
+)
 
 if TYPE_CHECKING:
-    from mge_plugin.inference.pipeline import Pipeline, Result
+    from mge_plugin.cli.jobs import Job
 
 
 @app.command()
+@flat
 def extract(
-    song: Annotated[Path, typer.Argument(help="An audio file.")],
-    prompt: Annotated[str, typer.Option(help='E.g. "the sound of the bass".')],
-    model_config: ModelConfig,
-    ckpt: Ckpt,
-    out: Out = Path("."),
-    steps: Steps = 250,
-    cfg_scale: CfgScale = 2.0,
-    refine: Refine = "auto",
-    seed: Seed = 0,
-    device: Device = "auto",
+    *,
+    songs: Songs,
+    prompt: Prompts = (),
+    model: ModelOptions,
+    output: OutputOptions,
+    words: PromptOptions,
+    how: SamplingOptions,
+    found: ExtractOptions,
+    part: PartOptions,
+    size: BatchOptions,
 ) -> None:
-    """Extract the source that a text names from a song; the rest is the residual."""
-    from mge_plugin.data.audio import read_audio
-    from mge_plugin.inference.request import Sampling, check_prompt
-
-    check_prompt(prompt)
-    sampling = Sampling(steps, cfg_scale, seed, refine=refine)
-    audio, sample_rate = read_audio(song)
-    pipeline = _open(model_config, ckpt, device, out)
-    with sampling_progress(pipeline.calls(audio.shape[1] / sample_rate, sampling)) as callback:
-        result = pipeline.extract(audio, sample_rate, prompt, sampling, callback)
-    origin = {"song": str(song), "model_config": str(model_config), "ckpt": str(ckpt)}
-    _save(result, out, f"{song.stem}_{prompt}", origin)
+    """Extract the source that each prompt names from songs; the rest is the residual."""
+    jobs = _on_songs("extract", songs, prompt, words, how, output, part)
+    _run(jobs, how, model, output, size, **vars(found))
 
 
 @app.command()
-def generate(
-    model_config: ModelConfig,
-    ckpt: Ckpt,
-    prompt: Annotated[str | None, typer.Option(help="What the music should be.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length; one window if absent.")] = None,
-    out: Out = Path("."),
-    steps: Steps = 250,
-    cfg_scale: CfgScale = 2.0,
-    seed: Seed = 0,
-    device: Device = "auto",
+@flat
+def add(
+    *,
+    songs: Songs,
+    prompt: Prompts = (),
+    model: ModelOptions,
+    output: OutputOptions,
+    words: PromptOptions,
+    how: SamplingOptions,
+    part: PartOptions,
+    size: BatchOptions,
 ) -> None:
-    """Generate music from a text."""
-    from mge_plugin.inference.request import Sampling, check_seconds
-
-    check_seconds(seconds)
-    sampling = Sampling(steps, cfg_scale, seed)
-    pipeline = _open(model_config, ckpt, device, out)
-    with sampling_progress(pipeline.calls(seconds, sampling)) as callback:
-        result = pipeline.generate(prompt, seconds, sampling, callback)
-    origin = {"model_config": str(model_config), "ckpt": str(ckpt)}
-    _save(result, out, f"{prompt or 'unconditional'}_seed{seed}", origin)
+    """Add a source for each prompt, in order, to songs; with the new mixture."""
+    jobs = _on_songs("add", songs, prompt, words, how, output, part)
+    _run(jobs, how, model, output, size)
 
 
-def _open(model_config: Path, ckpt: Path, device: str, out: Path) -> "Pipeline":
-    """The model, once there is a folder for what it will make."""
-    out.mkdir(parents=True, exist_ok=True)
-    with without_chatter():
-        from mge_plugin.inference.pipeline import load
+@app.command()
+@flat
+def accompany(
+    *,
+    songs: Songs,
+    prompt: OnePrompt = None,
+    model: ModelOptions,
+    output: OutputOptions,
+    words: PromptOptions,
+    how: SamplingOptions,
+    part: PartOptions,
+    size: BatchOptions,
+) -> None:
+    """Make the rest of the band for single sources; with the mixture of both."""
+    jobs = _on_songs("accompany", songs, [prompt], words, how, output, part)
+    _run(jobs, how, model, output, size)
 
-        return load(model_config, ckpt, device)
+
+@app.command()
+@flat
+def replace(
+    *,
+    songs: Songs,
+    prompt: OnePrompt = None,
+    new_prompt: Annotated[str, typer.Option("--with", help="What is to be there instead.")],
+    model: ModelOptions,
+    output: OutputOptions,
+    words: PromptOptions,
+    how: SamplingOptions,
+    found: ExtractOptions,
+) -> None:
+    """Replace an instrument in songs: extract what --prompt names, add what --with names."""
+    from mge_plugin.cli.asked import Asked
+
+    new = Asked.of(
+        "replace", [new_prompt], PromptOptions(track_prompt=words.track_prompt)
+    ).prompts()
+    jobs = _on_songs("replace", songs, [prompt], words, how, output, new=new)
+    _run(jobs, how, model, output, **vars(found))
 
 
-def _save(result: "Result", out: Path, stem: str, info: dict[str, Any]) -> None:
-    from mge_plugin.data.audio import write_wav
-    from mge_plugin.files import file_stem, write_file
+@app.command()
+@flat
+def generate(
+    *,
+    prompt: OnePrompt = None,
+    seconds: Seconds = None,
+    number: Number = 1,
+    manifest: Manifest = None,
+    model: ModelOptions,
+    output: OutputOptions,
+    words: PromptOptions,
+    how: SamplingOptions,
+    part: PartOptions,
+    size: BatchOptions,
+) -> None:
+    """Generate music from a text, or from none."""
+    from mge_plugin.cli.asked import Asked
+    from mge_plugin.cli.jobs import new_jobs, partly
 
-    stem = file_stem(stem)
-    for name, audio in result.audio.items():
-        path = write_wav(out / f"{stem}_{name}.wav", audio, result.sample_rate)
-        typer.echo(f"Wrote {path}")
-    text = json.dumps(info | result.info, indent=4, ensure_ascii=False)
-    write_file(out / f"{stem}.json", text.encode(errors="backslashreplace"))
+    asked = Asked.of("generate", [prompt], words)
+    jobs = new_jobs(asked, manifest, seconds, how.seed, number, output.out)
+    _run(partly(jobs, part), how, model, output, size)
+
+
+@app.command()
+@flat
+def compose(
+    *,
+    prompt: Prompts = (),
+    seconds: Seconds = None,
+    number: Number = 1,
+    manifest: Manifest = None,
+    model: ModelOptions,
+    output: OutputOptions,
+    words: PromptOptions,
+    how: SamplingOptions,
+    size: BatchOptions,
+) -> None:
+    """Compose a song source by source: one for each prompt, in order, and their mixture."""
+    from mge_plugin.cli.asked import Asked
+    from mge_plugin.cli.jobs import new_jobs
+
+    asked = Asked.of("compose", prompt, words)
+    jobs = new_jobs(asked, manifest, seconds, how.seed, number, output.out)
+    _run(jobs, how, model, output, size)
+
+
+def _on_songs(
+    task: str,
+    songs: Sequence[Path],
+    prompts: Sequence[str | None],
+    words: PromptOptions,
+    how: SamplingOptions,
+    output: OutputOptions,
+    part: PartOptions | None = None,
+    new: tuple[Any, ...] = (),
+) -> "list[Job]":
+    """A job for each song that the arguments name."""
+    from mge_plugin.cli.asked import Asked
+    from mge_plugin.cli.jobs import partly, song_jobs
+    from mge_plugin.cli.songs import find_songs
+
+    asked = Asked.of(task, prompts, words)
+    jobs = song_jobs(asked, find_songs(songs, output.out), how.seed, output.out, new)
+    return jobs if part is None else partly(jobs, part)
+
+
+def _run(
+    jobs: "Sequence[Job]",
+    how: SamplingOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    size: BatchOptions | None = None,
+    **mastering: Any,
+) -> None:
+    """Make the jobs' results with all that was asked."""
+    from mge_plugin.cli.batch import run_jobs
+
+    together = 1 if size is None else size.batch
+    run_jobs(jobs, how.sampling(**mastering), model, output, together)

@@ -22,11 +22,13 @@ __all__ = [
     "AudioError",
     "audio_info",
     "fit_length",
+    "flac_problem",
     "read_audio",
     "read_window",
     "resample",
     "rms_db",
     "to_channels",
+    "write_flac",
     "write_wav",
 ]
 
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
 GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
 BLOCK = 65_536  # samples decoded at a time where only their number counts
+FLAC_CHANNELS, FLAC_RATE = 8, 655_350  # at most, the rate in Hz
+FLAC_ANY_RATE = 65_535  # Hz, up to which a FLAC has every rate, and tens of Hz beyond
 SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; a header that says otherwise is damaged
 
 
@@ -50,11 +54,12 @@ def audio_info(path: Path, stream: int | None = None) -> tuple[int, int]:
         return file.samplerate, _count(file) if file.format in GUESSES else file.frames
 
 
-def read_audio(path: Path, stream: int | None = None) -> tuple[np.ndarray, int]:
+def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray, int]:
     """A whole file as (channels, samples) and its sample rate; NaN or Inf samples raise.
 
     Of a cut MP3 this is what is left; its header's length is only a guess.
     """
+    path = Path(path)
     if containers.is_container(path):
         rate, frames = containers.stream_info(path, stream or 0)
         return containers.read_stream(path, 0, frames, stream or 0), rate
@@ -91,6 +96,25 @@ def write_wav(path: Path, audio: np.ndarray, sample_rate: int) -> Path:
     buffer = io.BytesIO()
     sf.write(buffer, audio.T, sample_rate, subtype="FLOAT", format="WAV")
     return write_file(path, _without_date(buffer.getvalue()))
+
+
+def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> Path:
+    """Write (channels, samples) as a FLAC of 24 bits, whole or not at all; see `flac_problem`."""
+    buffer = io.BytesIO()
+    sf.write(buffer, audio.T, sample_rate, subtype="PCM_24", format="FLAC")
+    return write_file(path, buffer.getvalue())
+
+
+def flac_problem(audio: np.ndarray, sample_rate: int) -> str | None:
+    """Why a FLAC cannot hold (channels, samples); None if it can."""
+    peak = float(np.abs(audio).max())
+    if peak > 1:
+        return f"its peak of {20 * np.log10(peak):+.1f} dBFS would be clipped"
+    if len(audio) > FLAC_CHANNELS:
+        return f"it has {len(audio)} channels, of at most {FLAC_CHANNELS}"
+    if sample_rate > FLAC_RATE or (sample_rate > FLAC_ANY_RATE and sample_rate % 10):
+        return f"a rate of {sample_rate} Hz does not fit it"
+    return None
 
 
 def _without_date(wav: bytes) -> bytes:

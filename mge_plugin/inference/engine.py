@@ -5,7 +5,8 @@ given audio -> latents -.
 noise by seed -----------> sampler over whole songs -> latents (b, k, c, n) -> audio
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,22 +103,17 @@ class Engine:
         shape = (NUM_TRACKS, channels, windows.padded_length)
         noise = ItemNoise([item.seed for item in items], shape, self.device)
         run = outpaint_songs if sampling.long_form == "sequential" else denoise_songs
-        try:
-            return run(
-                self.model.model,
-                noise,
-                self._conditions(task, items, sampling, noise, windows.padded_length),
-                _method(sampling),
-                windows,
-                self._chosen(items),
-                sampling.window_batch,
-                callback,
-                self._start(items, windows.padded_length),
-            )
-        except RuntimeError as error:
-            if _is_memory(error):
-                raise self._no_memory(sampling) from error
-            raise
+        return run(
+            self.model.model,
+            noise,
+            self._conditions(task, items, sampling, noise, windows.padded_length),
+            _method(sampling),
+            windows,
+            self._chosen(items),
+            sampling.window_batch,
+            callback,
+            self._start(items, windows.padded_length),
+        )
 
     def embed(self, prompts: Sequence[Prompt]) -> Tensor:
         """Embeddings (b, k, d), zeros where nothing is asked."""
@@ -206,8 +202,17 @@ class Engine:
         padded = [torch.nn.functional.pad(t, (0, frames - t.shape[-1])) for t in tensors]
         return torch.stack(padded).to(self.device)
 
+    @contextmanager
+    def enough_memory(self, sampling: Sampling) -> Iterator[None]:
+        """Where torch cannot allocate, MemoryError says what did not fit and what may."""
+        try:
+            yield
+        except RuntimeError as error:
+            if _is_memory(error):
+                raise self._no_memory(sampling) from error
+            raise
+
     def _no_memory(self, sampling: Sampling) -> MemoryError:
-        """Says what did not fit and what may."""
         seconds = self.frames * self.ratio / self.model.sample_rate
         advice = "a smaller model or machine with more memory is needed"
         if sampling.window_batch > 1:

@@ -34,13 +34,14 @@ class Studio:
     ) -> list[Result]:
         """A result for each request; all of one task."""
         task = TASKS[requests[0].task]
-        songs = [self._open(request, sampling) for request in requests]
-        if requests[0].task in ("add", "compose"):
-            self._in_order(task, songs, sampling, callback)
-        else:
-            prompts = [(song, prompt) for song in songs for prompt in song.request.prompts]
-            self._make(task, prompts, sampling, callback)
-        return [self.mastering.finish(song, sampling) for song in songs]
+        with self.engine.enough_memory(sampling):
+            songs = [self._open(request, sampling) for request in requests]
+            if requests[0].task in ("add", "compose"):
+                self._in_order(task, songs, sampling, callback)
+            else:
+                prompts = [(song, prompt) for song in songs for prompt in song.request.prompts]
+                self._make(task, prompts, sampling, callback)
+            return [self.mastering.finish(song, sampling) for song in songs]
 
     def steps(self, requests: Sequence[Request], sampling: Sampling) -> int:
         """How often the callback will be called."""

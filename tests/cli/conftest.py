@@ -72,12 +72,44 @@ def mge(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def task(mge, tiny, tmp_path):
+    """Run a task of the tiny model in two steps into a folder: (exit code, stdout, stderr)."""
+
+    def run(command, *arguments, out="out"):
+        options = ["--out", tmp_path / out, "--steps", 2, "--device", "cpu"]
+        return mge(command, *tiny, *options, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A function that reads the audio files of a folder under tmp_path, by name, and its JSONs."""
+
+    def read(out="out"):
+        folder = tmp_path / out
+        audio = {
+            path.relative_to(folder).as_posix(): sf.read(path, dtype="float32", always_2d=True)[0]
+            for path in sorted(folder.rglob("*"))
+            if path.suffix in (".wav", ".flac")
+        }
+        infos = {
+            path.relative_to(folder).as_posix(): json.loads(path.read_text())
+            for path in sorted(folder.rglob("*.json"))
+        }
+        return audio, infos
+
+    return read
+
+
 @pytest.fixture(scope="session")
 def write_song():
     """A function that writes noise as a song."""
 
-    def write(path, frames, rate=RATE, channels=1):
-        sf.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (frames, channels)), rate)
+    def write(path, frames, rate=RATE, channels=1, seed=0):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, (frames, channels)), rate)
         return path
 
     return write

@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-from mge_plugin.files import file_stem
+from mge_plugin.files import checkpoint_fingerprint, file_stem
 
 RATE, WINDOW, HOP = 16000, 2048, 1536  # of the tiny model, in Hz and samples
 PROMPT = "the sound of the bass"
@@ -17,7 +18,8 @@ def extract(mge, tiny, tmp_path):
 
     def run(song, *options, prompt=PROMPT, out="out"):
         out = tmp_path / out
-        arguments = ["--prompt", prompt, "--out", out, "--steps", 2, "--device", "cpu", *options]
+        arguments = ["--prompt", prompt, "--out", out, "--steps", 2, "--device", "cpu"]
+        arguments += ["--no-gate", *options]  # to whom random weights' sounds are not there
         code, _, err = mge("extract", song, *tiny, *arguments)
         assert code == 0, err
         files = {path.stem.rpartition("_")[2]: path for path in out.glob("*.wav")}
@@ -72,16 +74,17 @@ def test_silence_stays_silence(extract, tmp_path, rate, channels):
     assert not audio["source"].any()
     assert not audio["residual"].any()
     info = json.loads((tmp_path / "out" / "song_the_sound_of_the_bass.json").read_text())
-    assert info["levels"] == {"source": {"rms_db": None}, "residual": {"rms_db": None}}
+    assert [track["rms_db"] for track in info["tracks"].values()] == [None, None]
+    assert [track["peak_db"] for track in info["tracks"].values()] == [None, None]
 
 
-def test_where_whole_windows_are_silent_so_is_the_source(extract, tmp_path):
+def test_where_the_song_is_silent_so_is_the_source(extract, tmp_path):
     mixture = np.zeros(3 * WINDOW)
     mixture[HOP + WINDOW :] = 0.1  # after the second window
     sf.write(tmp_path / "song.wav", mixture, RATE, subtype="FLOAT")
     source = extract(tmp_path / "song.wav")["source"]
-    assert not source[: 2 * HOP].any()
-    assert source[2 * HOP :].all()
+    assert not source[: HOP + WINDOW].any()
+    assert source[HOP + WINDOW :].all()
 
 
 def test_the_same_seed_gives_the_same_samples_and_another_seed_or_prompt_others(
@@ -115,19 +118,16 @@ def test_a_json_file_says_how_it_was_made(extract, tiny, tmp_path, write_song):
     song = write_song(tmp_path / "song.wav", 900)
     extract(song, "--seed", 5, "--cfg-scale", 1.5)
     info = json.loads((tmp_path / "out" / "song_the_sound_of_the_bass.json").read_text())
-    assert info.pop("levels").keys() == {"source", "residual"}
-    assert info == {
-        "song": str(song),
-        "model_config": tiny[1],
-        "ckpt": tiny[3],
-        "task": "extract",
-        "prompt": PROMPT,
-        "steps": 2,
-        "cfg_scale": 1.5,
-        "seed": 5,
-        "window_batch": 4,
-        "refine": "auto",
-    }
+    assert info["tracks"].keys() == {"source", "residual"}
+    assert info["tracks"]["source"]["prompt"] == PROMPT
+    origin = {"song": str(song), "model_config": tiny[1], "ckpt": tiny[3], "task": "extract"}
+    assert origin.items() <= info.items()
+    asked = {"steps": 2, "cfg_scale": 1.5, "seed": 5, "refine": "auto", "gate": False}
+    assert asked.items() <= info["sampling"].items()
+    assert info["files"] == {n: f"song_the_sound_of_the_bass_{n}.wav" for n in info["tracks"]}
+    request = info["request"]
+    assert (request["task"], request["prompts"]) == ("extract", [PROMPT])
+    assert request["ckpt"] == checkpoint_fingerprint(Path(tiny[3]))
 
 
 def test_names_in_any_script_and_of_any_length_make_file_names(extract, tmp_path, write_song):
@@ -146,7 +146,7 @@ def test_a_file_stem_is_safe_on_any_file_system(text, name):
 
 def test_nothing_but_the_result_is_written(mge, tiny, tmp_path, recwarn, write_song):
     song = write_song(tmp_path / "song.wav", 900)
-    options = ["--prompt", "bass", "--out", tmp_path, "--steps", 1, "--device", "cpu"]
+    options = ["--prompt=bass", "--no-gate", "--out", tmp_path, "--steps", 1, "--device", "cpu"]
     code, out, err = mge("extract", song, *tiny, *options)
     names = ("song_bass_source.wav", "song_bass_residual.wav")
     assert (code, out) == (0, "".join(f"Wrote {tmp_path / name}\n" for name in names))
