@@ -8,6 +8,7 @@ with `from ... import`; if SAT was imported earlier, the copies are found and re
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,31 +21,46 @@ from mge_plugin import mends
 
 DIFFUSION_TYPE = "mge_dit"  # model.diffusion.type
 DATASET_PREFIX = "mge_"  # dataset_type
+DIFFUSION_UI = "stable_audio_tools.interface.interfaces.diffusion_cond"
 
 _MARK = "__mge_plugin_original__"  # on a replacement: the function of SAT's that it stands for
 
 
-def is_our_model(config: Mapping[str, Any]) -> bool:
+def is_our_model(config: Any) -> bool:
     """Whether a model config asks for the three-track network."""
-    model = config.get("model")
+    model = config.get("model") if isinstance(config, Mapping) else None
     diffusion = model.get("diffusion") if isinstance(model, Mapping) else None
     return isinstance(diffusion, Mapping) and diffusion.get("type") == DIFFUSION_TYPE
 
 
-def is_our_dataset(config: Mapping[str, Any]) -> bool:
+def is_our_dataset(config: Any) -> bool:
     """Whether a dataset config is of one of our types."""
-    return str(config.get("dataset_type", "")).startswith(DATASET_PREFIX)
+    kind = config.get("dataset_type") if isinstance(config, Mapping) else None
+    return str(kind).startswith(DATASET_PREFIX)
+
+
+def is_our_loaded_model(model: Any) -> bool:
+    """Whether a model that SAT has built is the three-track network."""
+    from mge_plugin.models.mge import MGEModel
+
+    return isinstance(model, MGEModel)
 
 
 @dataclass(frozen=True)
 class Hook:
-    """One factory of SAT's, and what builds our components in its place."""
+    """One function of SAT's, mostly a factory, and what does its work where it is for us."""
 
     module: str
     function: str
-    is_ours: Callable[[Mapping[str, Any]], bool]
-    handler: str  # module:function, imported at first use, called with the factory's arguments
+    is_ours: Callable[[Any], bool]
+    handler: str  # module:function, imported at first use, called with the function's arguments
+    decides: str = "model_config"  # what is_ours is shown: the argument of this name, or
+    in_module: bool = False  # the module's variable of this name
     since: str | None = None  # the first SAT version that has the factory, if not all tested ones
+
+    def shown(self, module: ModuleType, arguments: Mapping[str, Any]) -> Any:
+        """What `is_ours` looks at in a call with `arguments` by name; None if it is left out."""
+        return (vars(module) if self.in_module else arguments).get(self.decides)
 
 
 HOOKS = (
@@ -78,6 +94,21 @@ HOOKS = (
         "create_dataloader_from_config",
         is_our_dataset,
         "mge_plugin.data.loaders:create_mge_dataloader",
+        decides="dataset_config",
+    ),
+    Hook(
+        DIFFUSION_UI,
+        "create_diffusion_cond_ui",
+        is_our_model,
+        "mge_plugin.interface.ui:create_mge_ui",
+    ),
+    Hook(
+        DIFFUSION_UI,
+        "generate_cond",
+        is_our_loaded_model,
+        "mge_plugin.interface.generation:generate_cond",
+        decides="model",
+        in_module=True,
     ),
 )
 
@@ -96,28 +127,36 @@ def installed() -> dict[str, bool]:
     return {name: hasattr(f, _MARK) for name, f in functions.items() if f is not None}
 
 
+def original(function: Callable) -> Callable:
+    """The function of SAT's that a replacement stands for; any other function itself."""
+    return getattr(function, _MARK, function)
+
+
 def _replace(hook: Hook, module: ModuleType) -> None:
-    original = getattr(module, hook.function, None)
-    if original is None and hook.since is not None:
+    function = getattr(module, hook.function, None)
+    if function is None and hook.since is not None:
         return
-    if original is None:
+    if function is None:
         raise ImportError(
             f"{hook.module} has no {hook.function}: this stable-audio-tools is not supported, "
             "see docs/compatibility.md"
         )
-    if not hasattr(original, _MARK):
-        _replace_copies(original, _dispatcher(hook, original))
+    if not hasattr(function, _MARK):
+        _replace_copies(function, _dispatcher(hook, module, function))
 
 
-def _dispatcher(hook: Hook, original: Callable) -> Callable:
-    @functools.wraps(original)
-    def dispatch(config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        if not hook.is_ours(config):
-            return original(config, *args, **kwargs)
-        module, _, function = hook.handler.partition(":")
-        return getattr(importlib.import_module(module), function)(config, *args, **kwargs)
+def _dispatcher(hook: Hook, module: ModuleType, function: Callable) -> Callable:
+    signature = inspect.signature(function)
 
-    setattr(dispatch, _MARK, original)
+    @functools.wraps(function)
+    def dispatch(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind_partial(*args, **kwargs)
+        if not hook.is_ours(hook.shown(module, bound.arguments)):
+            return function(*args, **kwargs)
+        place, _, name = hook.handler.partition(":")
+        return getattr(importlib.import_module(place), name)(*args, **kwargs)
+
+    setattr(dispatch, _MARK, function)
     return dispatch
 
 

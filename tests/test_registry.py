@@ -36,7 +36,7 @@ print(json.dumps([sorted(registry.installed()), all(registry.installed().values(
 """
 IMPORT_SAT = """
 import stable_audio_tools, stable_audio_tools.models, stable_audio_tools.training
-import stable_audio_tools.data.dataset
+import stable_audio_tools.data.dataset, stable_audio_tools.interface.gradio
 """
 
 
@@ -77,6 +77,16 @@ def test_what_is_not_ours_reaches_sat_untouched():
     assert isinstance(create_model_from_config(config), AudioAutoencoder)
     with pytest.raises(NotImplementedError, match="nonsense"):
         create_model_from_config({"model_type": "nonsense"})
+
+
+def test_the_config_that_decides_may_come_by_keyword():
+    registry.install()
+    from stable_audio_tools.models import create_model_from_config
+
+    from mge_plugin.models.mge import MGEModel
+
+    config = json.loads((CONFIGS / "mge_dit_tiny.json").read_text())
+    assert isinstance(create_model_from_config(model_config=config), MGEModel)
 
 
 def test_what_is_ours_comes_to_us():

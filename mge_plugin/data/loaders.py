@@ -1,5 +1,6 @@
 """Our dataset types, and the loader of each as SAT's scripts ask for it."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ class DatasetType:
     config: type
     open: Callable[[Any, Asked], Dataset]  # config, what the model takes
 
+
+PRE_ENCODER = "PreEncodedLatentsInferenceWrapper"  # a class by which SAT's pre_encode.py is known
 
 DATASET_TYPES = {
     "mge_triplets": DatasetType(TripletsConfig, open_triplets),
@@ -51,6 +54,7 @@ def create_mge_dataloader(
     if unknown := {key for key, value in newer_options.items() if value not in (None, True)}:
         raise ConfigError(f"dataset type {name} does not support {sorted(unknown)}")
     config = parse_section(kind.config, dataset_config, "dataset config")
+    _refuse_pre_encoding(name)
     asked = Asked(sample_size, sample_rate, audio_channels)
     if name == "mge_latents" and config.from_shards:
         from mge_plugin.data.latents.shards import shard_loader  # webdataset is an extra of SAT's
@@ -60,3 +64,15 @@ def create_mge_dataloader(
     return item_loader(
         dataset, batch_size, seconds, config.seed, shuffle, num_workers, config.drop_last
     )
+
+
+def _refuse_pre_encoding(name: str) -> None:
+    """SAT's pre_encode.py keeps windows of one waveform each, which our trainings cannot read.
+
+    It asks for a loader just as train.py does; only what runs in `__main__` tells the two apart.
+    """
+    if hasattr(sys.modules.get("__main__"), PRE_ENCODER):
+        raise ConfigError(
+            f"dataset type {name}: pre_encode.py cannot encode it, use `mge encode` with a dataset "
+            "config of type mge_triplets (docs/encoding.md)"
+        )

@@ -1,0 +1,165 @@
+"""What a patched stable-audio-tools does with plugins: many, none, and those that fail."""
+
+import json
+
+import pytest
+
+from mge_plugin import upstream
+from mge_plugin.patching.patch import find_patch
+from tests.patching.copies import ROOT, offer, patched_copy
+
+
+@pytest.fixture(params=upstream.TESTED_VERSIONS)
+def stub(request, make_clone):
+    """The patched __init__ with stubs for what it imports, so that a process takes no time.
+
+    Without the plugin of this project, which may be installed.
+    """
+    clone = make_clone(request.param)
+    find_patch(clone).apply()
+    offer(clone, "mge_plugin")
+    return clone
+
+
+@pytest.fixture
+def import_stub(stub, run_python):
+    """A function that imports it in a new process with these options: (stdout, stderr)."""
+
+    def run(*options, code="import stable_audio_tools as s; print(s.get_pretrained_model)"):
+        done = run_python(*options, "-c", code, path=[stub])
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    return run
+
+
+def test_without_plugins_nothing_is_said(import_stub):
+    assert import_stub("-W", "error") == ("None\n", "")
+
+
+def test_every_plugin_is_called(import_stub, stub):
+    """And can import the package that is loading it, even where the plugin was imported first."""
+    (stub / "good.py").write_text(
+        "def install():\n"
+        "    from stable_audio_tools import get_pretrained_model\n"
+        "    print('installed', get_pretrained_model)\n"
+    )
+    offer(stub, one="good:install", two="good:install")
+    for first in ("", "import good; "):
+        said = import_stub("-W", "error", code=f"{first}import stable_audio_tools")
+        assert said == ("installed None\n" * 2, "")
+
+
+BROKEN = {
+    "raises": ("bad:install", "RuntimeError('no luck')"),
+    "cannot_be_imported": ("absent_module:install", "ModuleNotFoundError"),
+    "has_no_function": ("bad:absent", "AttributeError"),
+}
+
+
+def test_a_plugin_that_fails_is_named_and_the_others_are_called(import_stub, stub):
+    (stub / "bad.py").write_text("def install():\n    raise RuntimeError('no luck')\n")
+    (stub / "good.py").write_text("def install():\n    print('installed')\n")
+    plugins = {name: function for name, (function, _) in BROKEN.items()}
+    offer(stub, **plugins, works="good:install")
+    said, warned = import_stub()
+    assert said == "installed\nNone\n"
+    for name, (function, reason) in BROKEN.items():
+        (line,) = (line for line in warned.splitlines() if f"plugin {name!r}" in line)
+        assert f"({function}) was left out: {reason}" in line
+    assert "plugin 'works'" not in warned
+
+
+def test_broken_metadata_of_some_package_is_a_warning(import_stub, stub):
+    (stub / "broken-1.0.dist-info").mkdir()
+    (stub / "broken-1.0.dist-info" / "entry_points.txt").write_text("[group]\nno entry\n")
+    said, warned = import_stub()
+    assert said == "None\n"
+    assert "UserWarning: stable-audio-tools could not look for plugins: " in warned
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory):
+    """Of a patched copy of the installed package, with this plugin's entry points beside it."""
+    return patched_copy(tmp_path_factory.mktemp("patched"))
+
+
+# The names that SAT's scripts import, as they import them.
+FACTORIES = """
+import json, sys
+from stable_audio_tools.data.dataset import create_dataloader_from_config
+from stable_audio_tools.models import create_model_from_config
+from stable_audio_tools.training import create_training_wrapper_from_config
+from stable_audio_tools.training import create_demo_callback_from_config
+import stable_audio_tools
+config = json.load(open(sys.argv[1]))
+model = stable_audio_tools.create_model_from_config(config)
+seen = [stable_audio_tools.__file__, type(model).__name__]
+seen += [type(create_training_wrapper_from_config(config, model)).__name__]
+factories = create_model_from_config, create_dataloader_from_config
+seen += [factory.__wrapped__.__module__ for factory in factories]
+try:
+    create_dataloader_from_config({"dataset_type": "mge_triplet"}, 1, 1024, 16000)
+except ValueError as error:
+    seen += [str(error)]
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.slow
+def test_the_factories_know_our_types_by_importing_sat_alone(patched, run_python):
+    config = ROOT / "model_configs" / "mge_dit_tiny.json"
+    done = run_python("-c", FACTORIES, config, path=[patched])
+    assert done.returncode == 0, done.stderr
+    assert "was left out" not in done.stderr
+    file, model, wrapper, *modules, error = json.loads(done.stdout.splitlines()[-1])
+    assert file == str(patched / "stable_audio_tools" / "__init__.py")
+    assert (model, wrapper) == ("MGEModel", "MGETrainingWrapper")
+    assert modules == ["stable_audio_tools.models.factory", "stable_audio_tools.data.dataset"]
+    assert "did you mean 'mge_triplets'" in error
+
+
+@pytest.mark.slow
+def test_one_of_our_modules_that_imports_sat_may_come_first(patched, run_python):
+    code = (
+        "import warnings; warnings.filterwarnings('error', '.*plugin.*')\n"
+        "import mge_plugin.models.mge, stable_audio_tools as sat\n"
+        "print(hasattr(sat.create_model_from_config, '__wrapped__'))"
+    )
+    done = run_python("-c", code, path=[patched])
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["True"]), done.stderr
+
+
+# What SAT's train.py does, as small as it can be, in two processes: Lightning starts the second.
+TRAIN = """
+import sys
+import pytorch_lightning as pl
+import torch
+from stable_audio_tools.models import create_model_from_config
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+    def training_step(self, batch, index):
+        return self.layer(batch).mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+if __name__ == "__main__":
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_steps=2, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False,
+    )
+    trainer.fit(Module(), torch.utils.data.DataLoader(torch.ones(8, 1), 2))
+    with open(f"rank{trainer.global_rank}", "w") as file:
+        file.write(f"{trainer.world_size} {hasattr(create_model_from_config, '__wrapped__')}")
+"""
+
+
+@pytest.mark.slow
+def test_both_ranks_of_a_plain_script_are_registered(patched, run_python, tmp_path):
+    (tmp_path / "train.py").write_text(TRAIN)
+    done = run_python("train.py", path=[patched], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["2 True"] * 2
