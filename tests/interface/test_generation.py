@@ -11,7 +11,7 @@ from stable_audio_tools.interface.interfaces import diffusion_cond as sat
 
 from mge_plugin.interface.generation import Asked, parse_prompt
 from mge_plugin.registry import original
-from tests.interface.conftest import RATE, WINDOW, tiny_model
+from tests.interface.conftest import RATE, WINDOW, as_numpy, tiny_model
 
 BASS = "The sound of the bass"
 SAT_SAMPLERS = (
