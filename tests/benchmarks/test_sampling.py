@@ -1,4 +1,5 @@
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture
 def sampling(monkeypatch):
+    """The benchmark's module; laion-clap too has a module named `training`."""
     monkeypatch.syspath_prepend(BENCHMARKS)
+    for name in ("sampling", "training"):
+        monkeypatch.setitem(sys.modules, name, None)  # what is there comes back after the test
+        del sys.modules[name]
     monkeypatch.setattr("training.DEVICE", "cpu")
     module = importlib.import_module("sampling")
     monkeypatch.setattr(module, "DEVICE", "cpu")
