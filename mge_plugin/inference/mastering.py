@@ -130,7 +130,8 @@ class Mastering:
             name: m.latents[TASKS[request.task].prompted, :, : self.engine.frames_of(song.samples)]
             for name, m in made.items()
         }
-        return Result(audio, request.sample_rate or self.sample_rate, info, latents)
+        rate = self.sample_rate if request.like is None else request.sample_rate
+        return Result(audio, rate, info, latents)
 
 
 def source_names(count: int) -> list[str]:

@@ -484,6 +484,13 @@ def test_a_variation_is_as_long_as_its_sound_and_at_its_rate(pipeline, noise):
     assert made.audio["mixture"].shape == (2, 9000) and made.sample_rate == 44100
 
 
+def test_a_variation_of_another_length_has_the_models_form(pipeline, noise):
+    init = Init(noise(9000, 2), 0.5)
+    request = Request("generate", seconds=0.5, init=init, sample_rate=44100)
+    (made,) = pipeline.run([request], QUICK)
+    assert made.audio["mixture"].shape == (1, RATE // 2) and made.sample_rate == RATE
+
+
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_tracks_that_are_begun_from_sum_up(task, noise):
     tracks = together(TASKS[task], noise(50), noise(50, seed=1))
