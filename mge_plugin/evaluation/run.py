@@ -136,7 +136,7 @@ def collect(out: Path, segments: Sequence[Segment]) -> list[Scored]:
             if entry["segment"] in by_id:
                 scored = Scored(system, by_id[entry["segment"]], entry["scores"], entry["failed"])
                 found[system, entry["segment"]] = scored
-    return list(found.values())
+    return sorted(found.values(), key=lambda s: s.system != "model")  # the model is the first row
 
 
 def audio_path(out: Path, system: str, segment: Segment) -> Path:
