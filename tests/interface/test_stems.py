@@ -219,3 +219,25 @@ def test_the_page_is_told_what_went_wrong(desk):
     assert "extract: needs the mixture" in next(tell)[1]
     with pytest.raises(gr.Error, match="extract: needs the mixture"):
         next(tell)
+
+
+@pytest.mark.parametrize(("prompts", "text"), [("", None), ("bass", "bass")])
+def test_an_audio_example_is_asked_of_a_model_that_hears(
+    desk, run, song_file, monkeypatch, prompts, text
+):
+    """Alone, or mixed with a text: the ears here hear "drums" in everything."""
+    (conditioner,) = desk.pipeline.model.conditioner.conditioners.values()
+    embed, heard = conditioner.embedder.embed_text, []
+
+    def embed_audio(examples):
+        heard.extend(examples)
+        return embed(["drums"] * len(examples))
+
+    monkeypatch.setattr(conditioner.embedder, "embed_audio", embed_audio, raising=False)
+    _, made = run(example=str(song_file), prompts=prompts, refine="none")
+    _, drums = run(prompts="drums", refine="none")
+    audio, rate = sf.read(song_file, dtype="float32", always_2d=True)
+    assert heard[0][1] == rate and heard[0][0].shape == audio.T.shape
+    sources = [next(t.audio for t in m.tracks if t.name == "source") for m in (made, drums)]
+    same = np.allclose(*sources, atol=1e-5)
+    assert same if text is None else not same
