@@ -175,6 +175,8 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_part_of_a_file(
 def test_a_process_that_gets_sigint_stops_with_130_and_goes_on_later(tmp_path, tiny, songs):
     command = ["extract", *songs, *tiny, *PROMPT, "--device", "cpu", "--out", tmp_path / "out"]
     code = f"import sys; sys.argv = {['mge', *map(str, command)]}; from mge_plugin.cli import main"
+    # what is started in the background by a shell ignores the signal, and so do its children
+    code += "; import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     process = subprocess.Popen(
         [sys.executable, "-c", f"{code}; sys.argv += ['--steps', '100000']; main()"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -186,7 +188,10 @@ def test_a_process_that_gets_sigint_stops_with_130_and_goes_on_later(tmp_path, t
         started += process.stderr.read(1)
         assert process.poll() is None, started
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "interrupted: 0 of 3 are there" in err
     assert "Traceback" not in err
