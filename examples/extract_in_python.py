@@ -2,20 +2,21 @@
 
 from pathlib import Path
 
+import mge_plugin
 from mge_plugin.data.audio import read_audio, write_wav
-from mge_plugin.inference.pipeline import Sampling, load
+from mge_plugin.inference.pipeline import Sampling
 
 DEMO = Path("demo")
 
 
 def main() -> None:
     """Take the drums out of the demo's song."""
-    pipeline = load(DEMO / "model.json", DEMO / "model.safetensors")
+    pipeline = mge_plugin.load(DEMO / "model.json", DEMO / "model.safetensors")
     mixture, sample_rate = read_audio(DEMO / "mixture.wav")
-    sampling = Sampling(steps=3, cfg_scale=1.0, seed=0)
+    sampling = Sampling(steps=3, cfg_scale=1.0, seed=0, gate=False)
     result = pipeline.extract(mixture, sample_rate, "the sound of the drums", sampling)
     path = write_wav(DEMO / "drums_in_python.wav", result.audio["source"], sample_rate)
-    print(f"Wrote {path}: {result.info['levels']}")
+    print(f"Wrote {path}: {result.info['tracks']['source']}")
 
 
 if __name__ == "__main__":
