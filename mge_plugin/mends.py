@@ -5,6 +5,7 @@ Each mend acts only where SAT's own function would raise; elsewhere SAT's result
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 
 import wrapt
 
+AUTOENCODERS = "stable_audio_tools.training.autoencoders"
 CHIRP_TOP = 0.45  # highest frequency of a demo's test chirp where SAT's does not fit, x sample rate
 
 
@@ -61,6 +63,16 @@ def _chirps(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> Any:
     return sat(*args, **kwargs)
 
 
+def _export(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> None:
+    """SAT 0.0.20 writes an autoencoder's safetensors with a function that it does not import."""
+    module = sys.modules[AUTOENCODERS]
+    if not hasattr(module, "save_model"):
+        from safetensors.torch import save_model
+
+        module.save_model = save_model
+    return sat(*args, **kwargs)
+
+
 def _inverse_lr(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> None:
     """SAT 0.0.19's schedule hands torch an argument that torch 2.7 and newer no longer have."""
     from torch.optim.lr_scheduler import LRScheduler
@@ -77,7 +89,8 @@ def _inverse_lr(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> None
 
 
 MENDS = (
-    Mend("stable_audio_tools.training.autoencoders", "calc_update_to_weight_ratio", _update_ratio),
-    Mend("stable_audio_tools.training.autoencoders", "append_random_linear_chirps", _chirps),
+    Mend(AUTOENCODERS, "calc_update_to_weight_ratio", _update_ratio),
+    Mend(AUTOENCODERS, "append_random_linear_chirps", _chirps),
+    Mend(AUTOENCODERS, "AutoencoderTrainingWrapper.export_model", _export),
     Mend("stable_audio_tools.training.utils", "InverseLR.__init__", _inverse_lr),
 )

@@ -1,5 +1,7 @@
 """What SAT's tested versions get wrong for us works with the plugin in."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -55,3 +57,18 @@ def test_demo_chirps_fit_any_rate(sample_rate):
     longer = module.append_random_linear_chirps(batch, sample_rate, n_chirps=1)
     assert longer.shape[0] == 3
     assert longer.isfinite().all()
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_an_autoencoder_is_exported_to_safetensors(tmp_path, averaged):
+    from safetensors.torch import load_file
+    from stable_audio_tools.training.autoencoders import AutoencoderTrainingWrapper
+
+    model, ema = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    wrapper = SimpleNamespace(autoencoder=model, autoencoder_ema=None)
+    if averaged:
+        wrapper.autoencoder_ema = SimpleNamespace(ema_model=ema)
+    path = tmp_path / "vae.safetensors"
+    AutoencoderTrainingWrapper.export_model(wrapper, str(path), use_safetensors=True)
+    expected = (ema if averaged else model).state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in load_file(path).items())
