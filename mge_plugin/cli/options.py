@@ -11,26 +11,13 @@ import typer
 
 from mge_plugin.cli.parsing import numbers, span
 from mge_plugin.config import choose, read_json
+from mge_plugin.inference.request import OUR_SAMPLERS, SAT_SAMPLERS
 
 if TYPE_CHECKING:
     from mge_plugin.inference.request import Sampling
 
-OUR_SAMPLERS = ("ddim", "dpm-solver++", "heun", "repaint")
-SAT_SAMPLERS = (
-    "dpmpp-2m",
-    "dpmpp-2m-sde",
-    "dpmpp-3m-sde",
-    "k-dpm-2",
-    "k-dpm-adaptive",
-    "k-dpm-fast",
-    "k-dpmpp-2s-ancestral",
-    "k-heun",
-    "k-lms",
-    "v-ddim",
-    "v-ddim-cfgpp",
-)
-FLOW_SAMPLERS = ("euler", "rk4", "dpmpp", "pingpong")  # SAT's for rectified flow
-SAMPLERS = (*OUR_SAMPLERS, *SAT_SAMPLERS, *FLOW_SAMPLERS)
+V_SAMPLERS, FLOW_SAMPLERS = SAT_SAMPLERS["v"], SAT_SAMPLERS["rectified_flow"]
+SAMPLERS = (*OUR_SAMPLERS, *V_SAMPLERS, *FLOW_SAMPLERS)
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("wav", "flac")
 
@@ -95,7 +82,7 @@ class SamplingOptions:
     sampler: Annotated[
         str,
         _sampling(
-            help=f"{', '.join(OUR_SAMPLERS)}; stable-audio-tools' own {', '.join(SAT_SAMPLERS)}; "
+            help=f"{', '.join(OUR_SAMPLERS)}; stable-audio-tools' own {', '.join(V_SAMPLERS)}; "
             f"for rectified flow {', '.join(FLOW_SAMPLERS)}."
         ),
     ] = "ddim"

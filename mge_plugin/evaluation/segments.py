@@ -7,9 +7,10 @@ generate  windows of mixtures, the references; compose  the same, asked label by
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def draw_segments(
     segments = []
     for corpus in corpora:
         rng = np.random.default_rng(seed)
-        segments += drawing(task, corpus, form, labels, count, rng)
+        segments += drawing(Drawing(task, corpus, form, labels, count, rng))
     if not segments:
         raise ConfigError(f"no segments: none of {', '.join(labels)} sounds in any song")
     return segments
@@ -108,99 +109,80 @@ def listen(segment: Segment, song: Song, channels: int) -> Heard:
     return Heard(segment, everything, given, wanted)
 
 
-def _extract(
-    task: str,
-    corpus: Corpus,
-    form: Format,
-    labels: Sequence[str],
-    count: int,
-    rng: np.random.Generator,
-) -> Iterator[Segment]:
-    for label in labels:
-        having = [s for s in corpus.songs if label in _labels(s) and len(s.stems) > 1]
-        lacking = [s for s in corpus.songs if label not in _labels(s)]
-        for songs, absent, number in (
-            (having, False, count),
-            (lacking, True, round(count * ABSENT_SHARE)),
-        ):
-            kind = f"no {label}" if absent else label
-            for i, (song, start) in enumerate(_windows(songs, (label,), form, number, rng, absent)):
-                yield Segment(
-                    f"{task}/{corpus.config.id}/{kind}/{i:04}",
-                    task,
-                    corpus.config.id,
-                    song.id,
-                    start,
-                    form.samples,
-                    form.sample_rate,
-                    (label,),
-                    absent=absent,
-                )
+def _extract(draw: "Drawing") -> Iterator[Segment]:
+    for label in draw.labels:
+        having = [s for s in draw.songs if label in _labels(s) and len(s.stems) > 1]
+        lacking = [s for s in draw.songs if label not in _labels(s)]
+        yield from draw.segments(label, having, (label,), (label,))
+        rest = replace(draw, count=round(draw.count * ABSENT_SHARE))
+        yield from rest.segments(f"no {label}", lacking, None, (label,), absent=True)
 
 
-def _add(
-    task: str,
-    corpus: Corpus,
-    form: Format,
-    labels: Sequence[str],
-    count: int,
-    rng: np.random.Generator,
-) -> Iterator[Segment]:
-    songs = [s for s in corpus.songs if set(labels) <= _labels(s)]
-    for size in range(1, len(labels)):
-        for wanted in combinations(labels, size):
-            given = tuple(label for label in labels if label not in wanted)
-            for i, (song, start) in enumerate(_windows(songs, given, form, count, rng)):
-                yield Segment(
-                    f"{task}/{corpus.config.id}/{'+'.join(wanted)}/{i:04}",
-                    task,
-                    corpus.config.id,
-                    song.id,
-                    start,
-                    form.samples,
-                    form.sample_rate,
-                    wanted,
-                    given,
-                )
+def _add(draw: "Drawing") -> Iterator[Segment]:
+    songs = [s for s in draw.songs if set(draw.labels) <= _labels(s)]
+    for size in range(1, len(draw.labels)):
+        for wanted in combinations(draw.labels, size):
+            given = tuple(label for label in draw.labels if label not in wanted)
+            yield from draw.segments("+".join(wanted), songs, given, wanted, given=given)
 
 
-def _whole(
-    task: str,
-    corpus: Corpus,
-    form: Format,
-    labels: Sequence[str],
-    count: int,
-    rng: np.random.Generator,
-) -> Iterator[Segment]:
-    for i, (song, start) in enumerate(_windows(corpus.songs, None, form, count, rng)):
-        own = tuple(label for label in labels if label in _labels(song)) or tuple(labels)
-        yield Segment(
-            f"{task}/{corpus.config.id}/{i:04}",
-            task,
-            corpus.config.id,
-            song.id,
-            start,
-            form.samples,
-            form.sample_rate,
-            own if task == "compose" else tuple(labels),
-        )
+def _whole(draw: "Drawing") -> Iterator[Segment]:
+    for segment in draw.segments("mixture", draw.songs, None, tuple(draw.labels)):
+        song = next(s for s in draw.songs if s.id == segment.song)
+        own = tuple(label for label in draw.labels if label in _labels(song))
+        yield replace(segment, wanted=own) if own and draw.task == "compose" else segment
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What segments are drawn from."""
+
+    task: str
+    corpus: Corpus
+    form: Format
+    labels: Sequence[str]
+    count: int
+    rng: np.random.Generator
+
+    @property
+    def songs(self) -> Sequence[Song]:
+        """Those of the corpus."""
+        return self.corpus.songs
+
+    def segments(
+        self,
+        kind: str,
+        songs: Sequence[Song],
+        sounding: Sequence[str] | None,
+        wanted: tuple[str, ...],
+        **more: Any,
+    ) -> Iterator[Segment]:
+        """`count` windows of `songs` in which these labels sound (None is anything)."""
+        for i, (song, start) in enumerate(_windows(songs, sounding, self)):
+            yield Segment(
+                f"{self.task}/{self.corpus.config.id}/{kind}/{i:04}",
+                self.task,
+                self.corpus.config.id,
+                song.id,
+                start,
+                self.form.samples,
+                self.form.sample_rate,
+                wanted,
+                **more,
+            )
 
 
 def _windows(
-    songs: Sequence[Song],
-    labels: Sequence[str] | None,
-    form: Format,
-    count: int,
-    rng: np.random.Generator,
-    absent: bool = False,
+    songs: Sequence[Song], labels: Sequence[str] | None, draw: Drawing
 ) -> Iterator[tuple[Song, int]]:
-    """Windows in which the labels (all stems, if None or absent) sound, some tries for each."""
-    for _ in range(count if songs else 0):
+    """Windows in which the labels (all stems, if None) sound, some tries for each."""
+    form, rng = draw.form, draw.rng
+    for _ in range(draw.count if songs else 0):
         for _ in range(MAX_TRIES):
             song = songs[rng.integers(len(songs))]
             last = max(0, song.samples(form.sample_rate) - form.samples)
             start = int(rng.integers(last + 1))
-            heard = [s for s in song.stems if labels is None or absent or s.label in labels]
+            heard = [s for s in song.stems if labels is None or s.label in labels]
             total = sum(stem_window(stem, start, form) for stem in heard)
             if rms_db(total) > form.silence_db:
                 yield song, start

@@ -10,6 +10,23 @@ MAX_SEED = 2**63 - 1  # the largest that torch's generators take on every device
 REFINEMENTS = ("auto", "mask", "none")
 LONG_FORMS = ("joint", "sequential")
 SCHEDULES = ("linear", "log-snr")
+OUR_SAMPLERS = ("ddim", "dpm-solver++", "heun", "repaint")
+SAT_SAMPLERS = {  # stable-audio-tools' own, by diffusion objective
+    "v": (
+        "dpmpp-2m",
+        "dpmpp-2m-sde",
+        "dpmpp-3m-sde",
+        "k-dpm-2",
+        "k-dpm-adaptive",
+        "k-dpm-fast",
+        "k-dpmpp-2s-ancestral",
+        "k-heun",
+        "k-lms",
+        "v-ddim",
+        "v-ddim-cfgpp",
+    ),
+    "rectified_flow": ("euler", "rk4", "dpmpp", "pingpong"),
+}
 
 
 class Cancelled(Exception):

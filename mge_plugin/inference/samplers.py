@@ -10,6 +10,7 @@ from mge_plugin.config import choose
 from mge_plugin.inference import sat_samplers
 from mge_plugin.inference.ddim import Callback, Denoiser, Fresh, sample_ddim
 from mge_plugin.inference.repaint import sample_repaint
+from mge_plugin.inference.request import SAT_SAMPLERS
 from mge_plugin.inference.schedule import SCHEDULES, Start
 from mge_plugin.inference.solvers import sample_dpm_solver, sample_heun
 from mge_plugin.models.given import Given
@@ -70,7 +71,7 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 
 def sampler_names(objective: str = "v") -> tuple[str, ...]:
     """The samplers that a model of this diffusion objective can use."""
-    return (*SAMPLERS, *sat_samplers.NAMES[objective])
+    return (*SAMPLERS, *SAT_SAMPLERS[objective])
 
 
 def check_sampler(name: str, objective: str) -> None:

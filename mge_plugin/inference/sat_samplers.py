@@ -8,33 +8,18 @@ import torch
 from torch import Tensor
 
 from mge_plugin.inference.ddim import Callback, Denoiser, Fresh
+from mge_plugin.inference.request import SAT_SAMPLERS
 from mge_plugin.inference.schedule import Start
 from mge_plugin.noise import RECTIFIED_FLOW, Objective
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 from mge_plugin.upstream import sample_with_sat
 
-NAMES = {
-    "v": (
-        "dpmpp-2m",
-        "dpmpp-2m-sde",
-        "dpmpp-3m-sde",
-        "k-dpm-2",
-        "k-dpm-adaptive",
-        "k-dpm-fast",
-        "k-dpmpp-2s-ancestral",
-        "k-heun",
-        "k-lms",
-        "v-ddim",
-        "v-ddim-cfgpp",
-    ),
-    "rectified_flow": ("euler", "rk4", "dpmpp", "pingpong"),
-}
 SEEDS = 2**31  # of torch's global generator, which SAT's stochastic samplers draw from
 
 
 def is_sats(name: str) -> bool:
     """Whether a sampler is one of stable-audio-tools' own."""
-    return any(name in names for names in NAMES.values())
+    return any(name in names for names in SAT_SAMPLERS.values())
 
 
 def sample_sat(

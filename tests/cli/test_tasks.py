@@ -198,8 +198,9 @@ def test_the_options_of_the_command_line_are_those_of_the_tasks():
     found = options.ExtractOptions()
     assert options.SamplingOptions().sampling(**vars(found)) == Sampling()
     assert tuple(SAMPLERS) == options.OUR_SAMPLERS
-    assert sampler_names("v") == (*options.OUR_SAMPLERS, *options.SAT_SAMPLERS)
-    assert sampler_names("rectified_flow") == (*options.OUR_SAMPLERS, *options.FLOW_SAMPLERS)
+    for objective, names in options.SAT_SAMPLERS.items():
+        assert sampler_names(objective) == (*options.OUR_SAMPLERS, *names)
+        assert set(names) <= set(options.SAMPLERS)
     assert ("auto", *DTYPES) == options.DTYPES
     assert tuple(track.label for track in Track) == asked.TRACKS
     prompted = {name: task.prompted.label for name, task in TASKS.items()}

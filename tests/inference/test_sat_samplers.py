@@ -8,27 +8,12 @@ import torch
 from stable_audio_tools.inference.generation import generate_diffusion_cond
 from torch.testing import assert_close
 
+from mge_plugin.inference.request import SAT_SAMPLERS
 from mge_plugin.models.given import Given
 from mge_plugin.models.mge import GIVEN, create_mge_model
 from mge_plugin.tracks import Track, unpack
 
 TINY = Path(__file__).parents[2] / "model_configs" / "mge_dit_tiny.json"
-SAMPLERS = {
-    "v": (
-        "dpmpp-2m",
-        "dpmpp-2m-sde",
-        "dpmpp-3m-sde",
-        "k-dpm-2",
-        "k-dpm-adaptive",
-        "k-dpm-fast",
-        "k-dpmpp-2s-ancestral",
-        "k-heun",
-        "k-lms",
-        "v-ddim",
-        "v-ddim-cfgpp",
-    ),
-    "rectified_flow": ("euler", "rk4", "dpmpp", "pingpong"),
-}
 
 # What a sampler itself leaves of the noise of six steps: two end at SAT's lowest level, and the
 # last of rk4's predictions is asked for at level 0, where x tells nothing of it.
@@ -49,7 +34,7 @@ def models():
             parameter.normal_(std=0.1)
         return model
 
-    return {objective: create(objective) for objective in SAMPLERS}
+    return {objective: create(objective) for objective in SAT_SAMPLERS}
 
 
 def run(model, sampler, given=None, negative=None, steps=6):
@@ -74,7 +59,8 @@ def run(model, sampler, given=None, negative=None, steps=6):
 
 
 @pytest.mark.parametrize(
-    ("objective", "sampler"), [(o, sampler) for o, names in SAMPLERS.items() for sampler in names]
+    ("objective", "sampler"),
+    [(o, sampler) for o, names in SAT_SAMPLERS.items() for sampler in names],
 )
 def test_a_given_track_comes_back(models, objective, sampler):
     model = models[objective]
