@@ -49,10 +49,13 @@ def make_clone(tmp_path, originals):
 
 @pytest.fixture(scope="session")
 def run_python():
-    """A function that runs Python on code or a script, with these folders found first."""
+    """A function that runs Python on code or a script, with these folders found first.
 
-    def run(*arguments, path, cwd=None):
-        variables = {"PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT]))}
+    `own` says whether this project is found too, from here.
+    """
+
+    def run(*arguments, path, cwd=None, own=True):
+        variables = {"PYTHONPATH": os.pathsep.join(map(str, [*path, *([ROOT] if own else [])]))}
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             env=os.environ | variables | {"OMP_NUM_THREADS": "1"},

@@ -11,22 +11,21 @@ from tests.patching.copies import ROOT, offer, patched_copy
 
 @pytest.fixture(params=upstream.TESTED_VERSIONS)
 def stub(request, make_clone):
-    """The patched __init__ with stubs for what it imports, so that a process takes no time.
-
-    Without the plugin of this project, which may be installed.
-    """
+    """The patched __init__ with stubs for what it imports, so that a process takes no time."""
     clone = make_clone(request.param)
     find_patch(clone).apply()
-    offer(clone, "mge_plugin")
     return clone
 
 
 @pytest.fixture
 def import_stub(stub, run_python):
-    """A function that imports it in a new process with these options: (stdout, stderr)."""
+    """A function that imports it in a new process with these options: (stdout, stderr).
+
+    Without site-packages (-S), where this project's own plugin may be installed.
+    """
 
     def run(*options, code="import stable_audio_tools as s; print(s.get_pretrained_model)"):
-        done = run_python(*options, "-c", code, path=[stub])
+        done = run_python("-S", *options, "-c", code, path=[stub], own=False)
         assert done.returncode == 0, done.stderr
         return done.stdout, done.stderr
 
