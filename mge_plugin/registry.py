@@ -21,6 +21,7 @@ from mge_plugin import mends
 
 DIFFUSION_TYPE = "mge_dit"  # model.diffusion.type
 DATASET_PREFIX = "mge_"  # dataset_type
+MEL_TYPE = "mge_mel"  # model.encoder.type and model.decoder.type of an autoencoder
 DIFFUSION_UI = "stable_audio_tools.interface.interfaces.diffusion_cond"
 
 _MARK = "__mge_plugin_original__"  # on a replacement: the function of SAT's that it stands for
@@ -37,6 +38,11 @@ def is_our_dataset(config: Any) -> bool:
     """Whether a dataset config is of one of our types."""
     kind = config.get("dataset_type") if isinstance(config, Mapping) else None
     return str(kind).startswith(DATASET_PREFIX)
+
+
+def is_our_coder(config: Any) -> bool:
+    """Whether a section `encoder` or `decoder` of an autoencoder asks for ours."""
+    return isinstance(config, Mapping) and config.get("type") == MEL_TYPE
 
 
 def is_our_loaded_model(model: Any) -> bool:
@@ -88,6 +94,20 @@ HOOKS = (
         is_our_model,
         "mge_plugin.training.demo:create_mge_metrics_callback",
         since="0.0.20",
+    ),
+    Hook(
+        "stable_audio_tools.models.autoencoders",
+        "create_encoder_from_config",
+        is_our_coder,
+        "mge_plugin.models.mel_autoencoder:create_encoder",
+        decides="encoder_config",
+    ),
+    Hook(
+        "stable_audio_tools.models.autoencoders",
+        "create_decoder_from_config",
+        is_our_coder,
+        "mge_plugin.models.mel_autoencoder:create_decoder",
+        decides="decoder_config",
     ),
     Hook(
         "stable_audio_tools.data.dataset",

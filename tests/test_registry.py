@@ -37,6 +37,7 @@ print(json.dumps([sorted(registry.installed()), all(registry.installed().values(
 IMPORT_SAT = """
 import stable_audio_tools, stable_audio_tools.models, stable_audio_tools.training
 import stable_audio_tools.data.dataset, stable_audio_tools.interface.gradio
+import stable_audio_tools.models.autoencoders
 """
 
 

@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
-from mge_plugin.check.values import Config, at, is_whole, whole
-from mge_plugin.config import found
+from mge_plugin.check.values import Config, at, is_whole, problems_of, whole
+from mge_plugin.config import found, parse_section
+from mge_plugin.registry import is_our_coder
 
+HOW_TO_DECODE = ("inversions", "iterations")  # an encoder does without
 SAT_CHANNELS = 2  # audio_channels of a config that does not say
 
 
@@ -13,7 +16,7 @@ def check_autoencoder(config: Config, where: str) -> list[str]:
     """What is wrong with the autoencoder at the dotted path `where` and sizes that depend on it."""
     if not isinstance(at(config, where), Mapping):
         return [f"{where}: expected an object, found {found(at(config, where))}"]
-    rules = (_whole_numbers, _parts, _strides, _sample_size, _audio_channels)
+    rules = (_whole_numbers, _parts, _strides, _mel, _sample_size, _audio_channels)
     return [problem for rule in rules for problem in rule(config, where)]
 
 
@@ -50,6 +53,37 @@ def _ratio(config: Config, where: str, path: str, product: int) -> Iterator[str]
             f"{where}.downsampling_ratio is {ratio}, but {path} {found(at(config, path))}{patches} "
             f"make {product * inner}"
         )
+
+
+def _mel(config: Config, where: str) -> Iterator[str]:
+    """Coders of type `mge_mel`: both are of one spectrogram, and the sizes follow from it."""
+    sections = [at(config, f"{where}.{part}") for part in ("encoder", "decoder")]
+    if not all(map(is_our_coder, sections)):
+        return
+    from mge_plugin.models.mel_autoencoder import MelConfig
+
+    parsed, places = [], [f"{where}.{part}.config" for part in ("encoder", "decoder")]
+    for section, place in zip(sections, places, strict=True):
+        if wrong := problems_of(parse_section, MelConfig, section.get("config"), place):
+            yield from wrong
+            return
+        parsed.append(parse_section(MelConfig, section.get("config"), place))
+    one, other = (asdict(section) for section in parsed)
+    for key in one:
+        if key not in HOW_TO_DECODE and one[key] != other[key]:
+            yield f"{places[0]} and {places[1]} differ in {key}: {one[key]} and {other[key]}"
+    ratio = whole(config, f"{where}.downsampling_ratio")
+    if ratio not in (None, parsed[0].ratio):
+        yield (
+            f"{where}.downsampling_ratio is {ratio}, but hop_length {parsed[0].hop_length} x "
+            f"{parsed[0].frames} frames make {parsed[0].ratio}"
+        )
+    for key in ("latent_dim", "io_channels"):
+        if whole(config, f"{where}.{key}") not in (None, one[key]):
+            yield (
+                f"{places[0]}.{key} is {one[key]}, but {where}.{key} is "
+                f"{whole(config, f'{where}.{key}')}"
+            )
 
 
 def _patch_size(config: Config, where: str) -> int | None:

@@ -9,7 +9,7 @@ from mge_plugin.config import ConfigError, parse_section
 if TYPE_CHECKING:
     from mge_plugin.data.latents.song import StoreInfo
 
-HEARING = ("mge_clap",)  # types of conditioners that are trained on audio
+HEARING = ("mge_clap", "mge_text_audio")  # types of conditioners that are trained on audio
 
 
 def check_latents(config: Config) -> Iterator[str]:

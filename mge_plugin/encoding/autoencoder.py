@@ -10,6 +10,7 @@ import torch
 from stable_audio_tools.models.factory import create_pretransform_from_config
 from torch import nn
 
+from mge_plugin import registry
 from mge_plugin.check.autoencoder import check_autoencoder
 from mge_plugin.config import ConfigError, found
 from mge_plugin.models.checkpoints import CheckpointError, StateDict, misfits, read_checkpoint
@@ -32,6 +33,7 @@ def open_autoencoder(config: Mapping[str, Any], ckpt: Path) -> nn.Module:
     `config` is an autoencoder's or that of a model with one; `ckpt` holds the autoencoder's
     weights, alone or in a whole model.
     """
+    registry.install()
     section = autoencoder_section(config)
     wrapped = {"type": "autoencoder", "config": section}
     pretransform = create_pretransform_from_config(wrapped, config["sample_rate"])

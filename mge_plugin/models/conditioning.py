@@ -12,6 +12,7 @@ from mge_plugin.config import ConfigError, choose, parse_section
 from mge_plugin.models.clap.config import WIDTH, ClapConfig
 from mge_plugin.models.clap.embedder import ClapEmbedder
 from mge_plugin.models.hashed_words import HashedWords
+from mge_plugin.models.text_audio import TextAudioConfig, open_text_audio
 from mge_plugin.prompts import TrackPrompt, track_prompts
 from mge_plugin.tracks import NUM_TRACKS
 
@@ -82,7 +83,10 @@ class TrackConditioner(Conditioner):
         }
         if audio and not self.hears:
             kind = type(self.embedder).__name__
-            raise ValueError(f"{kind} embeds texts only; an audio example needs type mge_clap")
+            raise ValueError(
+                f"{kind} embeds texts only; an audio example needs type mge_clap "
+                "or mge_text_audio"
+            )
         if not audio:
             return ready
         embedded = self.embedder.embed_audio(list(audio.values())).to(device)
@@ -108,7 +112,7 @@ class ConditionerConfig:
     """One entry of `model.conditioning.configs`."""
 
     id: str  # the key of the prompts in a batch's metadata
-    type: str  # mge_clap or mge_hashed_words
+    type: str  # mge_clap, mge_text_audio or mge_hashed_words
     config: dict = field(default_factory=dict)  # the type's own options
 
 
@@ -144,8 +148,13 @@ def _clap(config: Mapping[str, Any], width: int, where: str) -> Embedder:
     return ClapEmbedder(section)
 
 
+def _text_audio(config: Mapping[str, Any], width: int, where: str) -> Embedder:
+    return open_text_audio(parse_section(TextAudioConfig, config, where), width)
+
+
 CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], Embedder]] = {
     "mge_clap": _clap,
+    "mge_text_audio": _text_audio,
     "mge_hashed_words": _hashed_words,
 }
 

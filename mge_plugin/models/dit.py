@@ -10,7 +10,7 @@ The transformer, its attention and its feed-forward are stable-audio-tools' own;
 SAT DiT is that norms, timesteps and conditioning work per track.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,7 @@ from stable_audio_tools.models.transformer import ContinuousTransformer, Transfo
 from torch import Tensor, nn
 
 from mge_plugin.config import ConfigError
+from mge_plugin.models.precision import Float32Module
 from mge_plugin.tracks import NUM_TRACKS
 
 MODULATIONS = 6  # scale, shift and gate, for attention and for the feed-forward
@@ -63,7 +64,7 @@ class DiTConfig:
             yield f"timestep_features_dim must be even, found {features}"
 
 
-class TimestepFeatures(nn.Module):
+class TimestepFeatures(Float32Module):
     """Learned Fourier features of levels: (b, k) to (b, k, dim), in float32 as they are steep.
 
     The weight is a parameter on every SAT version; in SAT's own module it is one in 0.0.19 and
@@ -80,14 +81,6 @@ class TimestepFeatures(nn.Module):
         # a product of matrices would be one that autocast does in half precision
         angle = 2 * torch.pi * t.float()[:, :, None] * self.weight.float().squeeze(1)
         return torch.cat([angle.cos(), angle.sin()], dim=-1)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Follow `to`, `half` and the like to another device, not to another precision."""
-        weight = self.weight.detach()
-        super()._apply(fn, recurse)
-        if self.weight.dtype != torch.float32:
-            self.weight.data = weight.to(self.weight.device, torch.float32)
-        return self
 
 
 class TrackGroupNorm(nn.Module):
