@@ -24,6 +24,9 @@ def evaluate(
     estimates: Annotated[
         list[Path] | None, typer.Option(help="A folder of anybody's estimates, by segment id.")
     ] = None,
+    demucs: Annotated[
+        str | None, typer.Option(help="Of extract: a model of Demucs, its name or folder.")
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option(help="Instruments; bass, drums, guitar, piano if not said.")
     ] = None,
@@ -70,6 +73,7 @@ def evaluate(
         seconds=seconds,
         seed=seed,
         batch=batch,
+        demucs=demucs,
     )
     page = protocol.run(
         pipeline, ckpt, sampling, tuple(estimates or ()), embedding, embedding_weights
@@ -85,10 +89,12 @@ def _lines(summary: dict) -> list[str]:
     """The averages, a line a metric and system."""
     lines = []
     for metric, rows in summary["means"].items():
+        by = f" {summary['facts'].get('CLAP score', '')}" if metric == "clap_score" else ""
         for system, cells in rows.items():
             average = cells["Avg."]
-            lines.append(f"{metric:<18} {system:<18} {average['mean']:8.3f}  n={average['count']}")
+            name = f"{metric + by:<26} {system:<18}"
+            lines.append(f"{name} {average['mean']:8.3f}  n={average['count']}")
     for system, cells in summary["fad"].items():
         values = [c["fad"] for c in cells.values()]
-        lines.append(f"{'fad':<18} {system:<18} {sum(values) / len(values):8.3f}")
+        lines.append(f"{'fad':<26} {system:<18} {sum(values) / len(values):8.3f}")
     return lines

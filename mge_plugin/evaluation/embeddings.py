@@ -58,16 +58,21 @@ class Vggish:
 class ConditionerEmbedding:
     """The model's own ears: CLAP, or whatever its conditioner embeds audio with; one a segment."""
 
-    def __init__(self, embedder: Any, name: str, weights: str) -> None:
+    def __init__(self, embedder: Any, name: str, weights: str, device: str = "cpu") -> None:
         self.embedder, self.name, self.weights = embedder, name, weights
+        self.device = device
 
     @property
     def told(self) -> Mapping[str, Any]:
         return {"embedding": self.name, "window_seconds": None, "weights": self.weights}
 
     def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        embedded = self.embedder.embed_audio([(torch.from_numpy(audio), sample_rate)])
-        return embedded.float().cpu().numpy()
+        example = torch.from_numpy(audio).to(self.device), sample_rate
+        return self.embedder.embed_audio([example]).float().cpu().numpy()
+
+    def embed_text(self, text: str) -> np.ndarray:
+        """(dimension,)."""
+        return self.embedder.embed_text([text])[0].float().cpu().numpy()
 
 
 class MelStatistics:
@@ -108,17 +113,21 @@ def open_embedding(name: str, weights: Path | None, model: Any, device: str) -> 
             )
         return Vggish(weights, device)
     if name == "clap":
-        return _hearing(model)
+        ears = hearing(model, device)
+        if ears is None:
+            raise ConfigError("embedding clap: the model's conditioner embeds texts only")
+        return ears
     raise ConfigError(f"embedding: expected vggish, clap or mel, found {name!r}")
 
 
-def _hearing(model: Any) -> ConditionerEmbedding:
+def hearing(model: Any, device: str) -> ConditionerEmbedding | None:
+    """The model's own ears, None if its conditioner embeds texts only."""
     conditioners = {} if model is None else model.conditioner.conditioners
     for key, conditioner in conditioners.items():
         if conditioner.hears:
             name = type(conditioner.embedder).__name__
-            return ConditionerEmbedding(conditioner.embedder, name, f"conditioner {key}")
-    raise ConfigError("embedding clap: the model's conditioner embeds texts only")
+            return ConditionerEmbedding(conditioner.embedder, name, f"conditioner {key}", device)
+    return None
 
 
 def _load(network: nn.Module, weights: Path) -> None:

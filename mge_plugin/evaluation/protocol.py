@@ -11,7 +11,9 @@ from mge_plugin.data.corpora.configured import index_config
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.triplets import Format
 from mge_plugin.encoding.run import Ranks
-from mge_plugin.evaluation.embeddings import open_embedding
+from mge_plugin.evaluation.clap_score import ClapScore
+from mge_plugin.evaluation.demucs import Demucs, open_demucs
+from mge_plugin.evaluation.embeddings import hearing, open_embedding
 from mge_plugin.evaluation.fad_scores import fad_table
 from mge_plugin.evaluation.report import write_report
 from mge_plugin.evaluation.run import Evaluation, collect
@@ -26,7 +28,7 @@ from mge_plugin.evaluation.systems import (
     Silence,
     System,
 )
-from mge_plugin.files import checkpoint_fingerprint
+from mge_plugin.files import checkpoint_fingerprint, file_stem
 from mge_plugin.inference.pipeline import Pipeline, Sampling
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,11 @@ class Protocol:
     seconds: float | None = None
     seed: int = 0
     batch: int = 8
+    demucs: str | None = None  # a model of Demucs to judge too
+
+    def __post_init__(self) -> None:
+        if self.demucs is not None and self.task != "extract":
+            raise ConfigError(f"demucs: it can only extract, found task {self.task!r}")
 
     def run(
         self,
@@ -58,17 +65,19 @@ class Protocol:
         weights: Path | None = None,
     ) -> Path | None:
         """Score everything; rank 0 writes the page when all ranks' scores are there."""
+        demucs = None if self.demucs is None else open_demucs(self.demucs, pipeline.device)
         corpora = self._corpora()
         segments = self._segments(corpora, pipeline)
+        systems = self._systems(pipeline, sampling, folders, segments, corpora)
+        systems = _distinct(systems if demucs is None else [*systems, demucs])
         ears = None
         if embedding != "none" and self.task in WITH_FAD:
             ears = open_embedding(embedding, weights, pipeline.model, pipeline.device)
+        clap = _clap_score(pipeline)
         ranks = Ranks.of(os.environ)
-        evaluation = Evaluation(
-            self.out, segments, corpora, pipeline.channels, self.batch, ranks.rank, ranks.world
-        )
+        shape = (pipeline.channels, self.batch, ranks.rank, ranks.world)
+        evaluation = Evaluation(self.out, segments, corpora, *shape, clap)
         told = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": sampling.described()}
-        systems = self._systems(pipeline, sampling, folders, segments, corpora)
         evaluation.run(systems, json.dumps(told, sort_keys=True))
         if ranks.rank:
             return None
@@ -76,7 +85,8 @@ class Protocol:
         if missing := len(segments) * len(systems) - len(scored):
             logger.warning("%d scores are not there yet: other ranks are at work", missing)
         fad = {} if ears is None else fad_table(self.out, scored, ears)
-        return write_report(self.out, scored, fad, self._facts(ckpt, sampling, segments))
+        facts = self._facts(ckpt, sampling, segments) | _told(clap, demucs)
+        return write_report(self.out, scored, fad, facts)
 
     def _corpora(self) -> list[Corpus]:
         corpora, problems = index_config(self.dataset_config)
@@ -129,3 +139,25 @@ class Protocol:
             "Guidance": str(sampling.cfg_scale),
             "Seed": str(sampling.seed),
         }
+
+
+def _clap_score(pipeline: Pipeline) -> ClapScore | None:
+    """None if the model's conditioner cannot hear."""
+    ears = hearing(pipeline.model, pipeline.device)
+    return None if ears is None else ClapScore(ears)
+
+
+def _told(clap: ClapScore | None, demucs: Demucs | None) -> dict[str, str]:
+    """Facts of what not every run has."""
+    facts = {} if clap is None else {"CLAP score": f"by {clap.name}"}
+    if demucs is not None:
+        facts["Demucs"] = f"{demucs.key}, of {', '.join(demucs.sources)}; its averages are of these"
+    return facts
+
+
+def _distinct(systems: list[System]) -> list[System]:
+    """Two of one name would write one file."""
+    names = [file_stem(system.name) for system in systems]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"estimates: every folder needs a name of its own, found {twice} twice")
+    return systems

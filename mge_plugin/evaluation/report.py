@@ -22,6 +22,8 @@ TITLES = {
     "spectral_distance": "Multi-resolution spectral distance",
     "si_sdr": "SI-SDR, dB",
     "sdr": "SDR, dB",
+    "clap_score": "CLAP score",
+    "mixture_consistency_db": "Mixture consistency: mixture - (submixture + source), dB",
     "silence_error_db": "Silence error: level of what is absent against the mixture, dB",
     "level_db": "Level, dB (extract and add: against the mixture)",
 }
@@ -43,13 +45,22 @@ def write_report(
     write_file(out / "scores.csv", _csv(scored).encode())
     write_file(out / "summary.json", json.dumps(_summary(tables, fad, facts), indent=1).encode())
     failed = [s for s in scored if s.failed is not None]
-    sections = [Section(TITLES[m], _better(m), tables=[_table(rows)]) for m, rows in tables.items()]
+    sections = [
+        Section(_title(metric, facts), _better(metric), tables=[_table(rows)])
+        for metric, rows in tables.items()
+    ]
     if fad:
         sections.insert(0, _fad_section(fad))
     sections += [_distribution(scored), *_examples(out, scored), *_failures(failed)]
     notice = f"{len(failed)} estimates are missing: see the end of the page." if failed else None
     page = Page("Evaluation", SETTINGS, notice, [s for s in sections if s is not None], facts)
     return write_page(page, out / "index.html")
+
+
+def _title(metric: str, facts: Mapping[str, str]) -> str:
+    """With what a metric was measured by, if the facts tell."""
+    title = TITLES[metric]
+    return f"{title}, {facts[title]}" if title in facts else title
 
 
 def _better(metric: str) -> str:

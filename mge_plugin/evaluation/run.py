@@ -19,8 +19,9 @@ from tqdm import tqdm
 from mge_plugin.data.audio import AudioError, write_wav
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.songs import Song
-from mge_plugin.evaluation.scores import score
-from mge_plugin.evaluation.segments import Heard, Segment, listen
+from mge_plugin.evaluation.clap_score import ClapScore
+from mge_plugin.evaluation.scores import VERSION, score
+from mge_plugin.evaluation.segments import Estimate, Heard, Segment, listen
 from mge_plugin.evaluation.systems import System
 from mge_plugin.files import file_stem
 
@@ -50,13 +51,19 @@ class Evaluation:
     batch: int = 4
     rank: int = 0
     world: int = 1
+    clap: ClapScore | None = None  # None if the model's conditioner cannot hear
 
     def run(self, systems: Sequence[System], key: str) -> None:
-        """Score this rank's share; what an earlier run with the same `key` scored stays."""
+        """Score this rank's share; what an earlier run with the same `key` scored stays.
+
+        A system that is not told by its name alone has a `key` of its own.
+        """
         songs = {(c.config.id, s.id): s for c in self.corpora for s in c.songs}
         mine = self.segments[self.rank :: self.world]
         for system in systems:
-            self._run(system, mine, songs, hashlib.sha256(key.encode()).hexdigest()[:16])
+            by = None if self.clap is None else self.clap.name
+            told = json.dumps([key, getattr(system, "key", None), by, VERSION])
+            self._run(system, mine, songs, hashlib.sha256(told.encode()).hexdigest()[:16])
 
     def _run(
         self,
@@ -98,12 +105,12 @@ class Evaluation:
                 logger.warning("%s: %s: %s", system.name, h.segment.id, estimate)
                 yield Scored(system.name, h.segment, failed=estimate)
                 continue
-            self._keep(system.name, h, estimate)
-            yield Scored(system.name, h.segment, score(h, estimate))
+            self._keep(system.name, h, estimate.audio)
+            yield Scored(system.name, h.segment, score(h, estimate, self.clap))
 
     def _estimates(
         self, system: System, heard: Sequence[Heard]
-    ) -> Iterator[tuple[Heard, np.ndarray | str]]:
+    ) -> Iterator[tuple[Heard, Estimate | str]]:
         """Each estimate, or why there is none; one that fails takes no other with it."""
         try:
             yield from zip(heard, system.estimate(heard), strict=True)

@@ -56,6 +56,14 @@ class Heard:
     truth: np.ndarray  # of what is wanted, silence if it is absent
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a system made of a segment, all (channels, samples)."""
+
+    audio: np.ndarray  # of extract and add what is wanted, else the mixture
+    rest: np.ndarray | None = None  # of extract all else in the mixture, if the system makes it
+
+
 def draw_segments(
     task: str,
     corpora: Sequence[Corpus],

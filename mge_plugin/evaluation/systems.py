@@ -1,7 +1,7 @@
 """What is judged: the model, floors and ceilings in the same run, and anybody's estimates.
 
-A system gets segments (`Heard`) and gives an estimate (channels, samples) for each: of extract the
-source, of add the new sources together, of generate and compose the mixture.
+A system gets segments (`Heard`) and gives an `Estimate` for each: of extract the source, of add the
+new sources together, of generate and compose the mixture.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,21 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mge_plugin.data.audio import AudioError, fit_length, read_audio, resample, to_channels
 from mge_plugin.data.corpora.index import Corpus
-from mge_plugin.evaluation.segments import Heard, Segment, listen
+from mge_plugin.evaluation.segments import Estimate, Heard, Segment, listen
+from mge_plugin.inference.ddim import Callback
+from mge_plugin.inference.engine import Engine, Item
 from mge_plugin.inference.pipeline import Pipeline, Request, Sampling
+from mge_plugin.inference.presence import sounding
+from mge_plugin.inference.result import Result
 from mge_plugin.inference.samplers import check_sampler
+from mge_plugin.inference.studio import Studio
+from mge_plugin.inference.tasks import Task
 from mge_plugin.prompts import label_prompt
+from mge_plugin.tracks import Track
 
 
 class System(Protocol):
@@ -25,7 +33,23 @@ class System(Protocol):
 
     name: str
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]: ...
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]: ...
+
+
+class TrackKeeper(Engine):
+    """An engine that keeps what it made of all tracks: a result has only the prompted one."""
+
+    kept: Tensor  # (b, k, c, n), a row a candidate
+
+    def denoise(
+        self,
+        task: Task,
+        items: Sequence[Item],
+        sampling: Sampling,
+        callback: Callback | None = None,
+    ) -> Tensor:
+        self.kept = super().denoise(task, items, sampling, callback)
+        return self.kept
 
 
 class Model:
@@ -35,12 +59,18 @@ class Model:
 
     def __init__(self, pipeline: Pipeline, sampling: Sampling) -> None:
         check_sampler(sampling.sampler, pipeline.model.diffusion_objective)
-        self.pipeline, self.sampling = pipeline, sampling
+        window = pipeline.engine.frames * pipeline.engine.ratio
+        self.engine = TrackKeeper(pipeline.model, window, pipeline.device)
+        self.studio, self.sampling = Studio(self.engine, pipeline.channels), sampling
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]:
-        requests = [self._request(h) for h in heard]
-        results = self.pipeline.run(requests, self.sampling)
-        return [self._chosen(h, r.audio) for h, r in zip(heard, results, strict=True)]
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
+        if not heard:
+            return []
+        results = self.studio.run([self._request(h) for h in heard], self.sampling, None)
+        return [
+            Estimate(self._chosen(h, result.audio), self._submixture(h, result, i))
+            for i, (h, result) in enumerate(zip(heard, results, strict=True))
+        ]
 
     def _request(self, heard: Heard) -> Request:
         segment = heard.segment
@@ -59,14 +89,30 @@ class Model:
         made = audio["source" if heard.segment.task == "extract" else "mixture"]
         return fit_length(made, heard.segment.samples)
 
+    def _submixture(self, heard: Heard, result: Result, number: int) -> np.ndarray | None:
+        """What the model made beside the source; None if the source is no longer as it made it.
+
+        The residual of a result is the mixture without the source, and always fits.
+        """
+        segment, sampling = heard.segment, self.sampling
+        if segment.task != "extract" or sampling.refine != "none" or sampling.gate:
+            return None
+        chosen = result.info["tracks"]["source"].get("chosen", 0)
+        latents = self.engine.kept[number * sampling.candidates + chosen, Track.SUBMIXTURE]
+        rate = self.engine.model.sample_rate
+        audio = self.engine.decode(latents, -(-segment.samples * rate // segment.sample_rate))
+        audio = in_form(audio, rate, heard)
+        return audio * sounding(heard.mixture, segment.sample_rate)  # as the source is silenced
+
 
 class Mixture:
     """The floor of doing nothing: of extract the mixture, of add nothing new."""
 
     name = "mixture"
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]:
-        return [h.mixture if h.segment.task == "extract" else 0 * h.mixture for h in heard]
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
+        given = [h.mixture if h.segment.task == "extract" else 0 * h.mixture for h in heard]
+        return [Estimate(audio) for audio in given]
 
 
 class Silence:
@@ -74,8 +120,8 @@ class Silence:
 
     name = "silence"
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]:
-        return [np.zeros_like(h.mixture) for h in heard]
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
+        return [Estimate(np.zeros_like(h.mixture)) for h in heard]
 
 
 class OtherStem:
@@ -87,8 +133,8 @@ class OtherStem:
         self.segments = segments
         self.songs = {(c.config.id, s.id): s for c in corpora for s in c.songs}
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]:
-        return [self._other(h) for h in heard]
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
+        return [Estimate(self._other(h)) for h in heard]
 
     def _other(self, heard: Heard) -> np.ndarray:
         own = heard.segment
@@ -100,16 +146,24 @@ class OtherStem:
 
 
 class RoundTrip:
-    """The ceiling of a latent model: the truth through the autoencoder."""
+    """The ceiling of a latent model: the truth (and the rest of it) through the autoencoder."""
 
     name = "round trip"
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.engine = pipeline.engine
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]:
-        wanted = [h.truth if h.segment.task in ("extract", "add") else h.mixture for h in heard]
-        return [self.engine.decode(self.engine.encode(a), a.shape[1]) for a in wanted]
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
+        return [self._coded(h) for h in heard]
+
+    def _coded(self, heard: Heard) -> Estimate:
+        task = heard.segment.task
+        wanted = heard.truth if task in ("extract", "add") else heard.mixture
+        rest = self._through(heard.mixture - heard.truth) if task == "extract" else None
+        return Estimate(self._through(wanted), rest)
+
+    def _through(self, audio: np.ndarray) -> np.ndarray:
+        return self.engine.decode(self.engine.encode(audio), audio.shape[1])
 
 
 class RatioMask:
@@ -118,8 +172,8 @@ class RatioMask:
     name = "ideal ratio mask"
     frame = 1024
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]:
-        return [self._masked(h.mixture, h.truth) for h in heard]
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
+        return [Estimate(self._masked(h.mixture, h.truth)) for h in heard]
 
     def _masked(self, mixture: np.ndarray, truth: np.ndarray) -> np.ndarray:
         window = torch.hann_window(self.frame)
@@ -138,18 +192,22 @@ class Estimates:
     def __init__(self, folder: Path, name: str | None = None) -> None:
         self.folder, self.name = folder, name or folder.name
 
-    def estimate(self, heard: Sequence[Heard]) -> list[np.ndarray]:
-        return [self._read(h) for h in heard]
+    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
+        return [Estimate(self._read(h)) for h in heard]
 
     def _read(self, heard: Heard) -> np.ndarray:
         segment = heard.segment
         for suffix in (".wav", ".flac"):
             path = self.folder / f"{segment.id}{suffix}"
             if path.is_file():
-                audio, rate = read_audio(path)
-                audio = to_channels(resample(audio, rate, segment.sample_rate), len(heard.mixture))
-                return fit_length(audio, segment.samples)
+                return in_form(*read_audio(path), heard)
         raise AudioError("no estimate, neither .wav nor .flac", self.folder / segment.id)
+
+
+def in_form(audio: np.ndarray, sample_rate: int, heard: Heard) -> np.ndarray:
+    """Audio at the rate, with the channels and of the length of a segment."""
+    audio = resample(audio, sample_rate, heard.segment.sample_rate)
+    return fit_length(to_channels(audio, len(heard.mixture)), heard.segment.samples)
 
 
 def segment_seed(segment: str, seed: int) -> int:

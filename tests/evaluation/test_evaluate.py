@@ -7,18 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from mge_plugin import cli
 from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import read_audio, write_wav
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.index import read_corpus
-from mge_plugin.data.minislakh import write_corpus
 from mge_plugin.data.triplets import Format
 from mge_plugin.evaluation.run import Scored, audio_path
 from mge_plugin.evaluation.scores import score
 from mge_plugin.evaluation.segments import (
+    Estimate,
     Heard,
     Segment,
     draw_segments,
@@ -29,48 +25,17 @@ from mge_plugin.evaluation.segments import (
 from mge_plugin.evaluation.systems import (
     Estimates,
     Mixture,
+    Model,
     RatioMask,
     Silence,
     paper_sampling,
     segment_seed,
 )
 from mge_plugin.evaluation.tables import cell, table
-from tests.cli.conftest import make_config
 from tests.inference.conftest import RATE, WINDOW
-from tests.inference.conftest import model as model  # a fixture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 FORM = Format(RATE, WINDOW, 1)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    """Six songs of which one lacks the piano."""
-    root = write_corpus(tmp_path_factory.mktemp("corpus") / "mini", 6, 8.0, 1, progress=False)
-    return read_corpus(CorpusConfig("mini", str(root), split="train"))
-
-
-@pytest.fixture
-def evaluate(model, corpus, tmp_path, monkeypatch, capsys):
-    """Run the command: (exit code, stdout, stderr); files lie in tmp_path."""
-    (tmp_path / "model.json").write_text(json.dumps(make_config(4)))
-    torch.save(model.state_dict(), tmp_path / "model.ckpt")
-    entry = {"id": "mini", "path": corpus.config.path, "split": "train"}
-    data = {"dataset_type": "mge_triplets", "index_cache": None, "datasets": [entry]}
-    (tmp_path / "data.json").write_text(json.dumps(data))
-
-    def run(task, *options, out="out", labels=("bass", "drums")):
-        line = ["mge", "evaluate", "--task", task, "--device", "cpu", "--steps", "2"]
-        for name, value in (("model-config", "model.json"), ("ckpt", "model.ckpt")):
-            line += [f"--{name}", tmp_path / value]
-        line += ["--dataset-config", tmp_path / "data.json", "--out", tmp_path / out]
-        line += [x for label in labels for x in ("--label", label)]
-        monkeypatch.setattr("sys.argv", [*map(str, line), *map(str, options)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        return stopped.value.code, *capsys.readouterr()
-
-    return run
 
 
 def some(task="extract", count=4, labels=("bass", "drums"), seed=0, corpora=()):
@@ -133,21 +98,13 @@ def test_no_segments_at_all_are_an_error(corpus):
         draw_segments("add", [corpus], FORM, ("kazoo",), 3, 0)
 
 
-@pytest.fixture
-def heard():
-    rng = np.random.default_rng(0)
-    mixture, truth = rng.uniform(-0.3, 0.3, (2, 1, 8000)).astype(np.float32)
-    segment = Segment("extract/x/bass/0000", "extract", "x", "s", 0, 8000, RATE, ("bass",))
-    return Heard(segment, mixture + truth, mixture + truth, truth)
-
-
 def test_the_truth_is_perfect_and_floors_are_what_they_say(heard):
-    perfect = score(heard, heard.truth)
+    perfect = score(heard, Estimate(heard.truth))
     assert perfect["log_mel_l1"] == perfect["spectral_distance"] == 0.0
     assert perfect["si_sdr"] == perfect["sdr"] == math.inf
     (silence,), (mixture,) = Silence().estimate([heard]), Mixture().estimate([heard])
-    assert not silence.any()
-    np.testing.assert_array_equal(mixture, heard.mixture)
+    assert not silence.audio.any()
+    np.testing.assert_array_equal(mixture.audio, heard.mixture)
     (masked,) = RatioMask().estimate([heard])
     assert score(heard, masked)["si_sdr"] > score(heard, mixture)["si_sdr"] + 3
 
@@ -155,18 +112,22 @@ def test_the_truth_is_perfect_and_floors_are_what_they_say(heard):
 def test_the_silence_error_is_a_level_against_the_mixture(heard):
     absent = replace(heard.segment, absent=True)
     quiet = Heard(absent, heard.mixture, heard.given, 0 * heard.truth)
-    found = score(quiet, heard.mixture / 10)
+    found = score(quiet, Estimate(heard.mixture / 10, heard.mixture))
     assert found == {"silence_error_db": pytest.approx(-20.0)}
-    assert score(quiet, quiet.truth)["silence_error_db"] < -80
+    assert score(quiet, Estimate(quiet.truth))["silence_error_db"] < -80
 
 
 def test_anybodys_estimates_are_read_at_any_rate_and_missing_ones_are_named(heard, tmp_path):
     write_wav(tmp_path / "extract/x/bass/0000.wav", np.ones((2, 22050), np.float32), 44100)
     (found,) = Estimates(tmp_path).estimate([heard])
-    assert found.shape == (1, 8000)
+    assert found.audio.shape == (1, 8000)
     other = replace(heard.segment, id="extract/x/bass/0001")
     with pytest.raises(ValueError, match=r"0001: no estimate, neither .wav nor .flac"):
         Estimates(tmp_path).estimate([Heard(other, *[heard.truth] * 3)])
+
+
+def test_of_nothing_that_can_be_read_there_are_no_estimates(pipeline):
+    assert Model(pipeline, paper_sampling(2)).estimate([]) == []
 
 
 def scored(system, group, song, value, failed=None):
@@ -205,6 +166,9 @@ def test_extraction_is_judged_beside_floors_and_ceilings(evaluate, tmp_path):
     systems = {"model", "mixture", "silence", "round_trip", "ideal_ratio_mask"}
     assert summary["means"]["log_mel_l1"].keys() == systems
     assert summary["means"]["silence_error_db"]["silence"]["Avg."]["mean"] < -80
+    both = {"model", "round_trip"}  # what makes the submixture too
+    assert summary["means"]["mixture_consistency_db"].keys() == both
+    assert "clap_score" not in summary["means"], "its conditioner embeds texts only"
     cells = summary["means"]["log_mel_l1"]["model"]
     assert cells.keys() == {"bass", "drums", "Avg."} and cells["bass"]["count"] == 3
     rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
