@@ -6,14 +6,17 @@ ARGS ?=
 RUN = "$(VENV)/bin/python" -m
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format install clean
+.PHONY: help demo weights test lint format install clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo 'ARGS="..." goes on to mge demo or pytest; VENV=folder and PYTHON=python3.11 choose the environment.'
 
-demo: install ## a small model, trained and listened to, in demo/
+demo: install ## the weights that ship, on a song that they never saw, in demo/
 	@"$(VENV)/bin/mge" demo $(ARGS)
+
+weights: install ## the weights that ship, made anew from a seed, in build/weights/ (hours)
+	@"$(VENV)/bin/mge" make-weights --work build/weights --out build/weights/minislakh $(ARGS)
 
 test: lint ## ruff check, ruff format --check, pytest
 	@$(RUN) pytest $(ARGS)

@@ -16,7 +16,7 @@ def demo(
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Make a small corpus, train a toy model on it, extract and generate, write a page."""
+    """Extract, add and generate with the weights that ship, on a new song; write a page."""
     from mge_plugin.demo.run import run_demo
 
     typer.echo(f"Open {run_demo(out, seed, device)}")

@@ -1,1 +1,1 @@
-"""`mge demo`: a small corpus, a toy model trained on it, and a page to listen to."""
+"""`mge demo`: the weights that ship, on a song that they never saw, and a page to listen to."""

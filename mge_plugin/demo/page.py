@@ -12,8 +12,8 @@ from mge_plugin.inference.pipeline import Result
 from mge_plugin.report import Clip, Page, Section, Table, write_page
 
 NOTICE = (
-    "These weights are toys, trained for about two minutes on a few synthetic songs. They show "
-    "that everything works from stems to sound; they do not show how good the method is."
+    "The weights are small and were trained on synthetic songs alone, on two CPU cores: see their "
+    "model card. They show what the method does, not how good it gets."
 )
 
 
@@ -32,10 +32,21 @@ class Extraction:
         return self.result.audio["source"]
 
 
+@dataclass(frozen=True)
+class Addition:
+    """One instrument played anew to the song without it."""
+
+    label: str
+    prompt: str
+    given: np.ndarray
+    result: Result
+
+
 def write_demo_page(
     path: Path,
     song: Song,
     extractions: list[Extraction],
+    addition: Addition,
     generated: Result,
     prompt: str,
     facts: dict[str, str],
@@ -48,6 +59,7 @@ def write_demo_page(
         sections=[
             _song_section(song, extractions[0]),
             *[_extraction_section(e) for e in extractions],
+            _addition_section(addition),
             _generation_section(generated, prompt),
             Section("Figures", "", [], [_figures(extractions)]),
         ],
@@ -72,6 +84,25 @@ def _extraction_section(e: Extraction) -> Section:
             Clip("Source", "what the model extracted", e.source, _rate(e), e.prompt),
             Clip("Truth", in_song, e.truth, _rate(e)),
             Clip("Residual", "mixture minus source", e.result.audio["residual"], _rate(e)),
+        ],
+        [],
+    )
+
+
+def _addition_section(a: Addition) -> Section:
+    rate, audio = a.result.sample_rate, a.result.audio
+    return Section(
+        f"Add: {a.label}",
+        "",
+        [
+            Clip(
+                "Submixture",
+                f"the song without its {a.label}, all the model is given",
+                a.given,
+                rate,
+            ),
+            Clip("Source", "what the model plays to it", audio["source"], rate, a.prompt),
+            Clip("Mixture", "both together", audio["mixture"], rate),
         ],
         [],
     )

@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
-from stable_audio_tools.data import dataset
 from stable_audio_tools.models import factory as models
 from stable_audio_tools.training import factory as training
 
 from mge_plugin import registry
 from mge_plugin.encoding.autoencoder import autoencoder_weights
 from mge_plugin.files import write_file, written_whole
+from mge_plugin.fitting.loading import open_loader
 from mge_plugin.models.checkpoints import CheckpointError, misfits, read_checkpoint
 
 STATE = "training"  # the checkpoint in the output folder that a stopped run goes on from
@@ -45,14 +45,7 @@ def fit_denoiser(
     model = models.create_model_from_config(model_config)
     _load_autoencoder(model, autoencoder)
     wrapper = training.create_training_wrapper_from_config(model_config, model)
-    loader = dataset.create_dataloader_from_config(
-        dataset_config,
-        batch_size=batch_size,
-        sample_size=model_config["sample_size"],
-        sample_rate=model_config["sample_rate"],
-        audio_channels=model_config["audio_channels"],
-        num_workers=workers,
-    )
+    loader = open_loader(dataset_config, model_config, batch_size, workers)
     keeper = ModelCheckpoint(
         out, filename=STATE, every_n_train_steps=every, enable_version_counter=False
     )

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from mge_plugin import registry
 from mge_plugin.config import ConfigError
+from mge_plugin.encoding.autoencoder import autoencoder_section
 from mge_plugin.models.mel_autoencoder import MelDecoder, MelEncoder
 
 
@@ -61,9 +62,10 @@ class MelFit:
 
 
 def create_mel_autoencoder(config: Mapping[str, Any]) -> AudioAutoencoder:
-    """SAT's autoencoder from a model config whose coders are both `mge_mel`."""
+    """SAT's autoencoder whose coders are both `mge_mel`, of its own config or a model's with it."""
     registry.install()
-    model = create_model_from_config(config)
+    own = {"model_type": "autoencoder", "model": autoencoder_section(config)}
+    model = create_model_from_config({**config, **own})
     parts = (getattr(model, "encoder", None), getattr(model, "decoder", None))
     if not isinstance(parts[0], MelEncoder) or not isinstance(parts[1], MelDecoder):
         raise ConfigError(

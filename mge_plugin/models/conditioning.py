@@ -84,8 +84,7 @@ class TrackConditioner(Conditioner):
         if audio and not self.hears:
             kind = type(self.embedder).__name__
             raise ValueError(
-                f"{kind} embeds texts only; an audio example needs type mge_clap "
-                "or mge_text_audio"
+                f"{kind} embeds texts only; an audio example needs type mge_clap or mge_text_audio"
             )
         if not audio:
             return ready

@@ -1,13 +1,13 @@
 """An autoencoder of log-mel spectrograms: linear there and back, its phases by Griffin-Lim.
 
-    audio --- STFT, mel bands, log ---> `frames` columns at a time --- analysis ---> one latent frame
-    audio <-- Griffin-Lim <-- magnitudes <-- mel bands <-- synthesis ---------------------'
+    audio --- STFT, mel bands, log ---> `frames` columns at once --- analysis ---> a latent frame
+    audio <-- Griffin-Lim <-- magnitudes <-- mel bands <-- synthesis -----------------'
 
-`analysis` and `synthesis` are matrices that `mge fit-mel` fits in closed form (principal components)
-and that SAT's autoencoder training may refine. A latent says nothing of phase, so what a denoiser
-gets a little wrong sounds a little wrong, and silence is a latent like others: the stand-in for a
-waveform VAE where only minutes of a CPU are there to train in. Waveforms do not come back, so it is
-no autoencoder for mastering. Everything is computed in float32.
+`analysis` and `synthesis` are matrices that `mge fit-mel` fits in closed form (principal
+components) and that SAT's autoencoder training may refine. A latent says nothing of phase, so what
+a denoiser gets a little wrong sounds a little wrong, and silence is a latent like others: the
+stand-in for a waveform VAE where only minutes of a CPU are there to train in. Waveforms do not come
+back, so it is no autoencoder for mastering. Everything is computed in float32.
 """
 
 from collections.abc import Iterator, Mapping
@@ -162,9 +162,7 @@ class MelEncoder(Float32Module):
         """(b, channel, samples) to log powers (b, n, features)."""
         channels = audio.shape[1]
         log_mel = self.spectrogram.log_mel(rearrange(audio, "b c s -> (b c) s"))
-        return rearrange(
-            log_mel, "(b c) m (n k) -> b n (k c m)", c=channels, k=self.config.frames
-        )
+        return rearrange(log_mel, "(b c) m (n k) -> b n (k c m)", c=channels, k=self.config.frames)
 
     def forward(self, audio: Tensor) -> Tensor:
         features = self.features(audio) - self.mean

@@ -12,6 +12,7 @@ from stable_audio_tools.models.diffusion import (
 from stable_audio_tools.models.factory import create_pretransform_from_config
 from torch import Tensor
 
+from mge_plugin import registry
 from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.models.conditioning import create_conditioner
 from mge_plugin.models.dit import DiTConfig, MGEDiT
@@ -145,6 +146,7 @@ def create_mge_model(model_config: Mapping[str, Any]) -> MGEModel:
     """Build the model from a SAT model config whose `model.diffusion.type` is `mge_dit`."""
     config = parse_section(ModelConfig, model_config["model"], "model")
     check_channels(config)
+    registry.install()  # the autoencoder may be ours
     pretransform = None
     if config.pretransform:
         pretransform = create_pretransform_from_config(

@@ -79,11 +79,15 @@ class TextAudio(Float32Module):
         for places in alike.values():
             vectors = self.sounds(torch.stack([monos[place] for place in places]))
             embedded |= dict(zip(places, vectors, strict=True))
-        return torch.stack([embedded[place] for place in range(len(monos))]).to(examples[0][0].device)
+        stacked = torch.stack([embedded[place] for place in range(len(monos))])
+        return stacked.to(examples[0][0].device)
 
 
 class SoundBranch(nn.Module):
-    """(b, samples) at 16 kHz to unit vectors (b, width): log-mel, convolutions, mean and maximum."""
+    """(b, samples) at 16 kHz to unit vectors (b, width).
+
+    Log-mel bands, convolutions, then mean and maximum over time.
+    """
 
     def __init__(self, config: TextAudioConfig, width: int) -> None:
         super().__init__()

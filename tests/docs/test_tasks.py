@@ -35,11 +35,12 @@ COMMANDS = [
 
 @pytest.fixture
 def demo(model, noise, tmp_path, monkeypatch):
-    """What `make demo` leaves, in the working directory."""
-    folder = tmp_path / "demo"
-    folder.mkdir()
-    (folder / "model.json").write_text(json.dumps(make_config(4)))
-    torch.save(model.state_dict(), folder / "model.safetensors")
+    """What `make demo` leaves in the working directory, and weights where the project has them."""
+    folder, weights = tmp_path / "demo", tmp_path / "weights" / "minislakh"
+    for made in (folder, weights):
+        made.mkdir(parents=True)
+    (weights / "model.json").write_text(json.dumps(make_config(4)))
+    torch.save(model.state_dict(), weights / "model.safetensors")
     sf.write(folder / "mixture.wav", noise(5 * RATE, 1).T, RATE)
     monkeypatch.chdir(tmp_path)
     return folder

@@ -31,6 +31,7 @@ MILLIONS = {
     "mge_dit_16k_100m.json": 98,
     "mge_dit_44k_stereo.json": 1023,
     "mge_dit_44k_stereo_300m.json": 289,
+    "mge_dit_minislakh.json": 11,
     "mge_dit_tiny.json": 3,
 }
 
@@ -71,7 +72,9 @@ def narrow(config):
     for entry in conditioning["configs"]:
         entry |= {"type": "mge_hashed_words", "config": {}}
     for side in ("encoder", "decoder"):
-        autoencoder[side]["config"]["channels"] = 4
+        if "channels" in autoencoder[side]["config"]:
+            autoencoder[side]["config"]["channels"] = 4
+    config["training"]["pre_encoded"] = False
     config["sample_size"] = 4 * autoencoder["downsampling_ratio"]
     return config
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGED = ("mge_plugin", "model_configs", "dataset_configs", "patches")
+PACKAGED = ("mge_plugin", "model_configs", "dataset_configs", "patches", "weights")
 METADATA = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 

@@ -1,0 +1,187 @@
+"""How the weights in weights/minislakh were made: from a seed to a model, step by step.
+
+    corpus ---> autoencoder (fit-mel) ---> latents (encode) ---> denoiser ---> model.safetensors
+       '------> text-audio encoder (fit-text-audio) --'
+
+Every step leaves a file, so a run that was stopped goes on with the step that it was in.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mge_plugin.config import read_json
+from mge_plugin.data.minislakh import write_corpus
+from mge_plugin.files import shipped_file, write_file
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "mge_dit_minislakh.json"  # of model_configs
+
+
+@dataclass(frozen=True)
+class RecipeSize:
+    """How much each step does; the defaults made the weights that ship."""
+
+    songs: int = 300
+    seconds: float = 40.0  # a song
+    windows: int = 1600  # that the autoencoder is fitted to
+    whitening: float = 0.5
+    text_audio_steps: int = 1000
+    text_audio_batch: int = 32
+    steps: int = 8000  # of the denoiser
+    batch_size: int = 16
+    precision: str = "bf16-mixed"
+
+
+def make_weights(
+    work: Path, out: Path, device: str, seed: int = 0, size: RecipeSize | None = None
+) -> Path:
+    """Make everything in `work` and write `model.json` and `model.safetensors` (half) in `out`."""
+    from mge_plugin.fitting.denoiser import fit_denoiser, halve
+
+    size, config = size or RecipeSize(), read_json(shipped_file(f"model_configs/{CONFIG}"))
+    corpus = write_corpus(
+        work / "corpus", size.songs, size.seconds, seed, workers=os.cpu_count() or 1
+    )
+    data = Corpus(corpus, work)
+    autoencoder = _once(
+        work / "autoencoder.safetensors", lambda path: _fit_mel(config, data.tracks(), path, size)
+    )
+    text_audio = _once(
+        work / "text_audio.safetensors",
+        lambda path: _fit_text_audio(config, data.triplets(), path, size, device),
+    )
+    heard = with_text_audio(config, text_audio)
+    _encode(heard, autoencoder, data, work / "latents", device)
+    trained = fit_denoiser(
+        _annealed(heard, size.steps),
+        data.latents(work / "latents"),
+        autoencoder,
+        work / "denoiser",
+        steps=size.steps,
+        batch_size=size.batch_size,
+        precision=size.precision,
+        device=device,
+    )
+    halve(trained / "model.safetensors", out / "model.safetensors")
+    write_file(out / "model.json", (json.dumps(config, indent=4) + "\n").encode())
+    return out
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The dataset configs of one corpus."""
+
+    path: Path
+    work: Path
+
+    def _config(self, kind: str, **options: Any) -> dict[str, Any]:
+        entry = {"id": "minislakh", "type": "slakh", "path": str(self.path), "split": "train"}
+        return {"dataset_type": kind, "seed": 0, "datasets": [entry]} | options
+
+    def triplets(self) -> dict[str, Any]:
+        """For the text-audio encoder, read from decoded stems."""
+        decoded = str(self.work / "decoded")
+        return self._config("mge_triplets", cache_dir=decoded, epoch_items=100_000)
+
+    def tracks(self) -> dict[str, Any]:
+        """For the autoencoder: sources as often as mixtures and submixtures together."""
+        return self.triplets() | {
+            "dataset_type": "mge_tracks",
+            "epoch_items": 1_000_000,
+            "augment": {"gain_db": [-12.0, 3.0]},
+            "tracks": {"mixture": 1, "submixture": 1, "source": 2},
+        }
+
+    def songs(self) -> dict[str, Any]:
+        """To be encoded."""
+        return self._config("mge_triplets")
+
+    def latents(self, store: Path) -> dict[str, Any]:
+        """For the denoiser: a tenth of the items asks for what does not sound."""
+        return {
+            "dataset_type": "mge_latents",
+            "seed": 0,
+            "epoch_items": 1_000_000,
+            "datasets": [{"id": "minislakh", "path": str(store), "split": "train"}],
+            "source": {"choose": "labels", "p_absent": 0.1},
+        }
+
+
+def with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """The model config whose text-audio encoder begins with these weights."""
+    changed = json.loads(json.dumps(config))
+    for entry in changed["model"]["conditioning"]["configs"]:
+        entry["config"]["ckpt_path"] = str(weights)
+    return changed
+
+
+def _annealed(config: dict[str, Any], steps: int) -> dict[str, Any]:
+    """The config whose learning rate ends low after so many steps."""
+    schedule = config["training"]["optimizer_configs"]["diffusion"]["scheduler"]
+    schedule["config"]["total_steps"] = steps + 1  # Lightning asks for one more
+    return config
+
+
+def _once(path: Path, make: Callable[[Path], None]) -> Path:
+    if not path.is_file():
+        make(path)
+    return path
+
+
+def _fit_mel(
+    config: Mapping[str, Any], tracks: Mapping[str, Any], path: Path, size: RecipeSize
+) -> None:
+    from mge_plugin.fitting.loading import first, open_loader, write_weights
+    from mge_plugin.fitting.mel import create_mel_autoencoder, fit_mel
+
+    model, batch = create_mel_autoencoder(config), 8
+    loader = open_loader(tracks, config, batch)
+    audio = first((reals for reals, _ in loader), -(-size.windows // batch))
+    fit = fit_mel(model, audio, size.whitening)
+    logger.info("the latents keep %.1f %% of the spectrograms' variance", 100 * fit.kept)
+    write_weights(model.state_dict(), path)
+
+
+def _fit_text_audio(
+    config: Mapping[str, Any],
+    triplets: Mapping[str, Any],
+    path: Path,
+    size: RecipeSize,
+    device: str,
+) -> None:
+    from mge_plugin.fitting.loading import endless, open_loader, write_weights
+    from mge_plugin.fitting.text_audio import create_text_audio, fit_text_audio
+
+    key, embedder = create_text_audio(config)
+    embedder.to(device)
+    batches = endless(open_loader(triplets, config, size.text_audio_batch))
+    fit_text_audio(embedder, batches, config["sample_rate"], size.text_audio_steps, key)
+    write_weights(embedder.state_dict(), path)
+
+
+def _encode(
+    config: Mapping[str, Any], autoencoder: Path, data: Corpus, store: Path, device: str
+) -> None:
+    import torch
+
+    from mge_plugin.data.latents.store import Store
+    from mge_plugin.encoding.run import (
+        Ranks,
+        Settings,
+        create_encoder,
+        encode_corpora,
+        read_corpora,
+    )
+
+    dataset_config = data.work / "songs.json"
+    write_file(dataset_config, json.dumps(data.songs()).encode())
+    encoder = create_encoder(config, autoencoder, Settings(batch_size=16), torch.device(device))
+    report = encode_corpora(read_corpora(dataset_config), encoder, Store(store), Ranks())
+    if report.left_out:
+        raise ValueError(f"songs that cannot be encoded: {report.left_out}")

@@ -1,0 +1,44 @@
+"""The recipe of the shipped weights at the smallest size: every step once, and a model that runs."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from mge_plugin.fitting import denoiser
+from mge_plugin.fitting.recipe import RecipeSize, make_weights
+from mge_plugin.inference.pipeline import Sampling, load
+
+SMALLEST = RecipeSize(
+    songs=3,
+    seconds=6.0,
+    windows=16,
+    text_audio_steps=2,
+    text_audio_batch=2,
+    steps=2,
+    batch_size=2,
+    precision="32-true",
+)
+
+
+@pytest.mark.slow
+def test_from_nothing_to_a_model(tmp_path, monkeypatch):
+    out = make_weights(tmp_path / "work", tmp_path / "out", "cpu", size=SMALLEST)
+    weights = load_file(out / "model.safetensors")
+    assert {str(t.dtype) for t in weights.values() if t.is_floating_point()} == {"torch.float16"}
+    assert "ckpt_path" not in json.dumps(json.loads((out / "model.json").read_text())["model"])
+    pipeline = load(out / "model.json", out / "model.safetensors", "cpu")
+    song = 0.1 * np.random.default_rng(0).standard_normal((1, 24000)).astype(np.float32)
+    prompt = "the sound of the bass"
+    result = pipeline.extract(song, 16000, prompt, Sampling(steps=2, cfg_scale=1.0))
+    assert result.audio["source"].shape == song.shape
+    assert np.isfinite(result.audio["source"]).all()
+
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "work").glob("*.safetensors")}
+    assert len(made) == 2
+    calls = []
+    monkeypatch.setattr(denoiser, "fit_denoiser", lambda *a, **k: calls.append(k) or a[3])
+    make_weights(tmp_path / "work", tmp_path / "out", "cpu", size=SMALLEST)
+    assert made == {p: p.stat().st_mtime_ns for p in made}
+    assert [call["steps"] for call in calls] == [2]
