@@ -15,6 +15,7 @@ from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import resample, to_channels
 from mge_plugin.evaluation.segments import Estimate, Heard, Segment
 from mge_plugin.evaluation.systems import in_form
+from mge_plugin.files import checkpoint_fingerprint
 
 EPS = 1e-8  # silence has no deviation to divide by
 # what demucs raises for weights that are absent, damaged, of another version or not to be fetched;
@@ -28,8 +29,11 @@ class Demucs:
 
     name = "demucs"
 
-    def __init__(self, model: Any, apply: Callable[..., Tensor], key: str, device: str) -> None:
-        self.model, self.apply, self.key, self.device = model, apply, key, device
+    def __init__(
+        self, model: Any, apply: Callable[..., Tensor], title: str, device: str, key: str = ""
+    ) -> None:
+        self.model, self.apply, self.title, self.device = model, apply, title, device
+        self.key = key  # tells its weights from others
 
     @property
     def sources(self) -> list[str]:
@@ -45,7 +49,7 @@ class Demucs:
     def _check(self, segment: Segment) -> None:
         if unknown := [label for label in segment.wanted if label not in self.sources]:
             raise ValueError(
-                f"{self.key} separates {', '.join(self.sources)}, not {', '.join(unknown)}"
+                f"{self.title} separates {', '.join(self.sources)}, not {', '.join(unknown)}"
             )
 
     def _separated(self, heard: Heard) -> Estimate:
@@ -77,7 +81,7 @@ def open_demucs(where: str, device: str) -> Demucs:
         ) from error
     name, repo = _named(where)
     try:
-        return Demucs(get_model(name, repo), apply_model, name, device)
+        return Demucs(get_model(name, repo), apply_model, name, device, _key(name, repo))
     except FAILURES as error:
         raise ConfigError(
             f"demucs {where}: its weights cannot be opened ({_reason(error)}); needed are a name "
@@ -96,6 +100,12 @@ def _named(where: str) -> tuple[str, Path | None]:
     if path.name != where and not where.startswith("hf://"):
         raise ConfigError(f"demucs {where}: no such folder, nor {path.parent}")
     return where, None
+
+
+def _key(name: str, repo: Path | None) -> str:
+    """Of the name and, in a folder, the files: other weights of one name are scored anew."""
+    files = [] if repo is None else sorted(repo.glob("*.th"))
+    return " ".join([name, *map(checkpoint_fingerprint, files)])
 
 
 def _only_model(folder: Path) -> str:

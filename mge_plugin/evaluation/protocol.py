@@ -151,7 +151,8 @@ def _told(clap: ClapScore | None, demucs: Demucs | None) -> dict[str, str]:
     """Facts of what not every run has."""
     facts = {} if clap is None else {"CLAP score": f"by {clap.name}"}
     if demucs is not None:
-        facts["Demucs"] = f"{demucs.key}, of {', '.join(demucs.sources)}; its averages are of these"
+        labels = ", ".join(demucs.sources)
+        facts["Demucs"] = f"{demucs.title}, of {labels}; its averages are of these"
     return facts
 
 

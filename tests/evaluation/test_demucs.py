@@ -110,7 +110,17 @@ def test_a_folder_names_its_only_model(package, tmp_path, files, name):
     touch(tmp_path, *files)
     demucs = open_demucs(str(tmp_path), "cpu")
     assert package.asked == [(name, tmp_path)]
-    assert demucs.key == name and demucs.sources == list(SHARES)
+    assert demucs.title == name and demucs.sources == list(SHARES)
+
+
+@pytest.mark.usefixtures("package")
+def test_other_weights_of_one_name_have_another_key(tmp_path):
+    keys = set()
+    for content in (b"one", b"other", b"other"):
+        (tmp_path / "mine.th").write_bytes(content)
+        keys.add(open_demucs(str(tmp_path), "cpu").key)
+    assert len(keys) == 2
+    assert open_demucs("htdemucs", "cpu").key == "htdemucs"
 
 
 def test_a_model_is_known_by_name_or_by_folder_and_name(package, tmp_path):
