@@ -74,8 +74,8 @@ class Evaluation:
     ) -> None:
         path = self.out / "scores" / f"{file_stem(system.name)}.rank{self.rank}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        done = {entry["segment"] for entry in _lines(path) if entry["key"] == key}
-        left = [segment for segment in segments if segment.id not in done]
+        last = {entry["segment"]: entry["key"] for entry in _lines(path)}  # as the audio kept is
+        left = [segment for segment in segments if last.get(segment.id) != key]
         _end_last_line(path)
         with path.open("a") as file, tqdm(total=len(left), desc=system.name, unit="segment") as bar:
             for first in range(0, len(left), self.batch):

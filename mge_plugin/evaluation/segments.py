@@ -42,8 +42,8 @@ class Segment:
 
     @property
     def group(self) -> str:
-        """The column of a table: what is wanted."""
-        return "+".join(self.wanted)
+        """The column of a table: what is wanted; of music from nothing the test set, one column."""
+        return self.corpus if self.task in ("generate", "compose") else "+".join(self.wanted)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def test_what_was_scored_without_it_or_by_another_key_is_scored_anew(corpus, cla
     other = Silence()
     other.key = "another"
     assert [run(other, clap), run(other, clap)] == [6, 6]
+    assert run(Silence(), clap) == 8  # the kept audio is the other's
 
 
 @pytest.mark.usefixtures("ears")

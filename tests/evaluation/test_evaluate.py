@@ -58,6 +58,12 @@ def test_segments_sound_and_say_what_they_are(corpus):
     assert len({s.id for s in segments}) == len(segments)
 
 
+@pytest.mark.parametrize("task", ["generate", "compose"])
+def test_music_from_nothing_is_one_set_whatever_it_is_played_by(corpus, task):
+    segments = some(task, corpora=[corpus])
+    assert {s.group for s in segments} == {corpus.config.id}
+
+
 def test_the_same_seed_draws_the_same_segments_and_a_file_keeps_them(corpus, tmp_path):
     segments = some(corpora=[corpus])
     assert some(corpora=[corpus]) == segments
