@@ -1,4 +1,4 @@
-"""The recipe of the shipped weights at the smallest size: every step once, and a model that runs."""
+"""The recipe of the shipped weights at the smallest size: every step once, to a model that runs."""
 
 import json
 
