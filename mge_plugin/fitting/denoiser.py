@@ -19,7 +19,13 @@ from mge_plugin import registry
 from mge_plugin.encoding.autoencoder import autoencoder_weights
 from mge_plugin.files import write_file, written_whole
 from mge_plugin.fitting.loading import open_loader
-from mge_plugin.models.checkpoints import CheckpointError, misfits, read_checkpoint
+from mge_plugin.models.checkpoints import (
+    CheckpointError,
+    load_weights,
+    misfits,
+    read_checkpoint,
+)
+from mge_plugin.models.mge import MGEModel
 
 STATE = "training"  # the checkpoint in the output folder that a stopped run goes on from
 
@@ -27,7 +33,7 @@ STATE = "training"  # the checkpoint in the output folder that a stopped run goe
 def fit_denoiser(
     model_config: Mapping[str, Any],
     dataset_config: Mapping[str, Any],
-    autoencoder: Path,
+    weights: Path,
     out: Path,
     *,
     steps: int,
@@ -39,11 +45,12 @@ def fit_denoiser(
 ) -> Path:
     """Train and write `model.json` and `model.safetensors` (averaged weights) in `out`.
 
+    `weights` are the autoencoder's, or a whole model's to go on with.
     The state is kept every `every` steps; the same call goes on from it.
     """
     registry.install()
     model = models.create_model_from_config(model_config)
-    _load_autoencoder(model, autoencoder)
+    _load(model, weights)
     wrapper = training.create_training_wrapper_from_config(model_config, model)
     loader = open_loader(dataset_config, model_config, batch_size, workers)
     keeper = ModelCheckpoint(
@@ -85,9 +92,13 @@ def halve(source: Path, target: Path, dtype: torch.dtype = torch.float16) -> Pat
     return target
 
 
-def _load_autoencoder(model: torch.nn.Module, path: Path) -> None:
+def _load(model: MGEModel, path: Path) -> None:
+    weights = read_checkpoint(path)
+    if any(name.startswith("model.") for name in weights):
+        load_weights(model, path)
+        return
     autoencoder = model.pretransform.model
-    weights = autoencoder_weights(read_checkpoint(path))
+    weights = autoencoder_weights(weights)
     if problems := misfits(autoencoder.state_dict(), weights):
         raise CheckpointError(f"{path}: does not fit the autoencoder: {'; '.join(problems)}")
     autoencoder.load_state_dict(weights)

@@ -34,6 +34,7 @@ class RecipeSize:
     text_audio_steps: int = 1000
     text_audio_batch: int = 32
     steps: int = 8000  # of the denoiser
+    text_steps: int = 800  # that follow, asked by text alone and often for what does not sound
     batch_size: int = 16
     precision: str = "bf16-mixed"
 
@@ -58,17 +59,29 @@ def make_weights(
     )
     heard = with_text_audio(config, text_audio)
     _encode(heard, autoencoder, data, work / "latents", device)
+    store = work / "latents"
+    common = {
+        "batch_size": size.batch_size,
+        "precision": size.precision,
+        "device": device,
+    }
     trained = fit_denoiser(
-        _annealed(heard, size.steps),
-        data.latents(work / "latents"),
+        annealed(heard, size.steps),
+        data.latents(store),
         autoencoder,
         work / "denoiser",
         steps=size.steps,
-        batch_size=size.batch_size,
-        precision=size.precision,
-        device=device,
+        **common,
     )
-    halve(trained / "model.safetensors", out / "model.safetensors")
+    tuned = fit_denoiser(
+        annealed(asked_by_text(heard), size.text_steps, rate=3e-4),
+        data.latents(store, p_absent=0.4, seed=1),
+        trained / "model.safetensors",
+        work / "tuned",
+        steps=size.text_steps,
+        **common,
+    )
+    halve(tuned / "model.safetensors", out / "model.safetensors")
     write_file(out / "model.json", (json.dumps(config, indent=4) + "\n").encode())
     return out
 
@@ -102,14 +115,14 @@ class Corpus:
         """To be encoded."""
         return self._config("mge_triplets")
 
-    def latents(self, store: Path) -> dict[str, Any]:
-        """For the denoiser: a tenth of the items asks for what does not sound."""
+    def latents(self, store: Path, p_absent: float = 0.1, seed: int = 0) -> dict[str, Any]:
+        """For the denoiser: a share of the items asks for what does not sound."""
         return {
             "dataset_type": "mge_latents",
-            "seed": 0,
+            "seed": seed,
             "epoch_items": 1_000_000,
             "datasets": [{"id": "minislakh", "path": str(store), "split": "train"}],
-            "source": {"choose": "labels", "p_absent": 0.1},
+            "source": {"choose": "labels", "p_absent": p_absent},
         }
 
 
@@ -121,11 +134,28 @@ def with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
     return changed
 
 
-def _annealed(config: dict[str, Any], steps: int) -> dict[str, Any]:
-    """The config whose learning rate ends low after so many steps."""
-    schedule = config["training"]["optimizer_configs"]["diffusion"]["scheduler"]
-    schedule["config"]["total_steps"] = steps + 1  # Lightning asks for one more
-    return config
+def asked_by_text(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config whose sources are asked by their labels alone, as users ask.
+
+    Mixed with its own sound a prompt tells whether the source is there at all.
+    """
+    changed = json.loads(json.dumps(config))
+    changed["training"] |= {
+        "conditioning": {"source": "text"},
+        "cfg_dropout_prob": 0.3,
+        "seed": 1,
+    }
+    return changed
+
+
+def annealed(config: Mapping[str, Any], steps: int, rate: float | None = None) -> dict[str, Any]:
+    """The config whose learning rate, the highest of which may be said, ends low after `steps`."""
+    changed = json.loads(json.dumps(config))
+    sections = changed["training"]["optimizer_configs"]["diffusion"]
+    rate = rate or sections["optimizer"]["config"]["lr"]
+    sections["optimizer"]["config"]["lr"] = sections["scheduler"]["config"]["max_lr"] = rate
+    sections["scheduler"]["config"]["total_steps"] = steps + 1  # Lightning asks for one more
+    return changed
 
 
 def _once(path: Path, make: Callable[[Path], None]) -> Path:

@@ -17,6 +17,7 @@ SMALLEST = RecipeSize(
     text_audio_steps=2,
     text_audio_batch=2,
     steps=2,
+    text_steps=1,
     batch_size=2,
     precision="32-true",
 )
@@ -41,4 +42,4 @@ def test_from_nothing_to_a_model(tmp_path, monkeypatch):
     monkeypatch.setattr(denoiser, "fit_denoiser", lambda *a, **k: calls.append(k) or a[3])
     make_weights(tmp_path / "work", tmp_path / "out", "cpu", size=SMALLEST)
     assert made == {p: p.stat().st_mtime_ns for p in made}
-    assert [call["steps"] for call in calls] == [2]
+    assert [call["steps"] for call in calls] == [2, 1]
