@@ -252,16 +252,15 @@ def generation_rows(bench: Bench, pipeline: Pipeline, ckpt: Path, **options: Any
 
 def distances(bench: Bench, rows: Sequence[Row], pipeline: Pipeline) -> dict[str, dict[str, float]]:
     """FAD by embedding and row, of all windows together whatever is wanted of each."""
-    scored = [
-        replace(s, segment=replace(s.segment, wanted=("mixture",))) for r in rows for s in r.scored
-    ]
+    scored = [s for r in rows for s in r.scored]
     hearing = any(c.hears for c in pipeline.model.conditioner.conditioners.values())
     found = {}
     for name in ("mel", "clap")[: 1 + hearing]:
         ears = open_embedding(name, None, pipeline.model, pipeline.device)
         fads = fad_table(bench.out, scored, ears)
         title = f"FAD, {ears.told['embedding']}"
-        found[title] = {r.name: fads[r.scored[0].system]["mixture"]["fad"] for r in rows}
+        cells = {r.name: next(iter(fads[r.scored[0].system].values())) for r in rows}
+        found[title] = {name: cell["fad"] for name, cell in cells.items()}
     return found
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import wrapt
 
 AUTOENCODERS = "stable_audio_tools.training.autoencoders"
+_MENDED = "__mge_plugin_mended__"  # on a module: the functions in it that are
 CHIRP_TOP = 0.45  # highest frequency of a demo's test chirp where SAT's does not fit, x sample rate
 
 
@@ -36,9 +37,11 @@ def _wrap(mend: Mend, module: ModuleType) -> None:
     target = module
     for name in mend.function.split("."):
         target = getattr(target, name, None)
-    if target is None or isinstance(target, wrapt.ObjectProxy):
+    mended = vars(module).setdefault(_MENDED, set())
+    if target is None or mend.function in mended:
         return  # this SAT has no such function, or it is mended already
     wrapt.wrap_function_wrapper(module, mend.function, mend.wrapper)
+    mended.add(mend.function)
 
 
 def _update_ratio(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> float:

@@ -14,6 +14,16 @@ def mended():
     mends.install()  # twice is harmless
 
 
+def test_a_function_is_mended_once_however_often_it_is_asked_for():
+    from stable_audio_tools.training.utils import InverseLR
+
+    before = InverseLR.__init__.__wrapped__
+    for _ in range(3):
+        mends.install()
+    assert InverseLR.__init__.__wrapped__ is before
+    assert not hasattr(before, "_self_wrapper")
+
+
 def test_the_inverse_schedule_follows_its_formula():
     from stable_audio_tools.training.utils import create_scheduler_from_config
 

@@ -25,7 +25,7 @@ def import_stub(stub, run_python):
     """
 
     def run(*options, code="import stable_audio_tools as s; print(s.get_pretrained_model)"):
-        done = run_python("-S", *options, "-c", code, path=[stub], own=False)
+        done = run_python("-S", *options, "-c", code, path=[stub], cwd=stub, own=False)
         assert done.returncode == 0, done.stderr
         return done.stdout, done.stderr
 
