@@ -31,7 +31,7 @@ class DemoSize:
     seconds: float = 15.0  # a song
     generated_seconds: float = 10.0
     steps: int = 20
-    cfg_scale: float = 1.0
+    cfg_scale: float = 2.0
 
 
 def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) -> Path:
