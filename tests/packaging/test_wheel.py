@@ -27,9 +27,9 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel, project):
     assert files_below(project, "mge_plugin") <= set(wheel.namelist())
 
 
-def test_configurations_and_patches_are_in_the_wheel(wheel, project):
+def test_configurations_patches_and_weights_are_in_the_wheel(wheel, project):
     shared = {name.split("/share/mge_plugin/")[-1] for name in wheel.namelist()}
-    for folder in ("model_configs", "dataset_configs", "patches"):
+    for folder in ("model_configs", "dataset_configs", "patches", "weights"):
         assert files_below(project, folder) <= shared
 
 
