@@ -28,15 +28,16 @@ def fit_mel_command(
     """Fit an autoencoder of type mge_mel to a corpus: principal components, in closed form."""
     with without_chatter():
         from mge_plugin.config import read_json
-        from mge_plugin.fitting.loading import first, open_loader, write_weights
-        from mge_plugin.fitting.mel import create_mel_autoencoder, fit_mel
+        from mge_plugin.fitting.mel import fit_mel_file
 
-    config = read_json(model_config)
-    model = create_mel_autoencoder(config)
-    loader = open_loader(read_json(dataset_config), config, batch_size)
-    batches = first((reals for reals, _ in loader), -(-windows // batch_size))
-    fit = fit_mel(model, batches, whitening)
-    write_weights(model.state_dict(), out)
+    fit = fit_mel_file(
+        read_json(model_config),
+        read_json(dataset_config),
+        out,
+        windows=windows,
+        whitening=whitening,
+        batch_size=batch_size,
+    )
     typer.echo(
         f"Fitted to {fit.frames} latent frames, {100 * fit.kept:.1f} % of the variance kept: {out}"
     )
@@ -54,20 +55,19 @@ def fit_text_audio_command(
 ) -> None:
     """Train the model's mge_text_audio conditioner on a corpus's stems and their labels."""
     with without_chatter():
-        import torch
-
         from mge_plugin.config import read_json
-        from mge_plugin.fitting.loading import endless, open_loader, write_weights
-        from mge_plugin.fitting.text_audio import create_text_audio, fit_text_audio
+        from mge_plugin.fitting.text_audio import fit_text_audio_file
         from mge_plugin.inference.pipeline import pick
 
-    config = read_json(model_config)
-    torch.manual_seed(seed)
-    key, embedder = create_text_audio(config)
-    embedder.to(pick(device))
-    loader = endless(open_loader(read_json(dataset_config), config, batch_size))
-    loss = fit_text_audio(embedder, loader, config["sample_rate"], steps, key)
-    write_weights(embedder.state_dict(), out)
+    loss = fit_text_audio_file(
+        read_json(model_config),
+        read_json(dataset_config),
+        out,
+        steps=steps,
+        batch_size=batch_size,
+        device=pick(device),
+        seed=seed,
+    )
     typer.echo(f"Trained for {steps} steps, loss {loss:.3f}: {out}")
 
 

@@ -12,6 +12,7 @@ latents weigh the same.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from mge_plugin import registry
 from mge_plugin.config import ConfigError
 from mge_plugin.encoding.autoencoder import autoencoder_section
+from mge_plugin.fitting.loading import first, open_loader, write_weights
 from mge_plugin.models.mel_autoencoder import MelDecoder, MelEncoder
 
 
@@ -97,3 +99,21 @@ def fit_mel(model: AudioAutoencoder, batches: Iterable[Tensor], whitening: float
     encoder.mean.copy_(mean)
     decoder.mean.copy_(mean)
     return MelFit(moments.count, float(variances[:size].sum() / variances.sum()))
+
+
+def fit_mel_file(
+    config: Mapping[str, Any],
+    dataset_config: Mapping[str, Any],
+    path: Path,
+    *,
+    windows: int,
+    whitening: float,
+    batch_size: int = 8,
+) -> MelFit:
+    """Fit the autoencoder of `config` to windows of single tracks and write its weights."""
+    model = create_mel_autoencoder(config)
+    loader = open_loader(dataset_config, config, batch_size)
+    audio = first((reals for reals, _ in loader), -(-windows // batch_size))
+    fit = fit_mel(model, audio, whitening)
+    write_weights(model.state_dict(), path)
+    return fit

@@ -6,6 +6,7 @@
 Every step leaves a file, so a run that was stopped goes on with the step that it was in.
 """
 
+import copy
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from mge_plugin.files import shipped_file, write_file
 logger = logging.getLogger(__name__)
 
 CONFIG = "mge_dit_minislakh.json"  # of model_configs
+SEED = 42  # of the text-audio encoder's first weights, as `mge fit-text-audio` has it
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Corpus:
 
 def with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
     """The model config whose text-audio encoder begins with these weights."""
-    changed = json.loads(json.dumps(config))
+    changed = copy.deepcopy(dict(config))
     for entry in changed["model"]["conditioning"]["configs"]:
         entry["config"]["ckpt_path"] = str(weights)
     return changed
@@ -139,7 +141,7 @@ def asked_by_text(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Mixed with its own sound a prompt tells whether the source is there at all.
     """
-    changed = json.loads(json.dumps(config))
+    changed = copy.deepcopy(dict(config))
     changed["training"] |= {
         "conditioning": {"source": "text"},
         "cfg_dropout_prob": 0.3,
@@ -150,7 +152,7 @@ def asked_by_text(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def annealed(config: Mapping[str, Any], steps: int, rate: float | None = None) -> dict[str, Any]:
     """The config whose learning rate, the highest of which may be said, ends low after `steps`."""
-    changed = json.loads(json.dumps(config))
+    changed = copy.deepcopy(dict(config))
     sections = changed["training"]["optimizer_configs"]["diffusion"]
     rate = rate or sections["optimizer"]["config"]["lr"]
     sections["optimizer"]["config"]["lr"] = sections["scheduler"]["config"]["max_lr"] = rate
@@ -167,15 +169,10 @@ def _once(path: Path, make: Callable[[Path], None]) -> Path:
 def _fit_mel(
     config: Mapping[str, Any], tracks: Mapping[str, Any], path: Path, size: RecipeSize
 ) -> None:
-    from mge_plugin.fitting.loading import first, open_loader, write_weights
-    from mge_plugin.fitting.mel import create_mel_autoencoder, fit_mel
+    from mge_plugin.fitting.mel import fit_mel_file
 
-    model, batch = create_mel_autoencoder(config), 8
-    loader = open_loader(tracks, config, batch)
-    audio = first((reals for reals, _ in loader), -(-size.windows // batch))
-    fit = fit_mel(model, audio, size.whitening)
+    fit = fit_mel_file(config, tracks, path, windows=size.windows, whitening=size.whitening)
     logger.info("the latents keep %.1f %% of the spectrograms' variance", 100 * fit.kept)
-    write_weights(model.state_dict(), path)
 
 
 def _fit_text_audio(
@@ -185,14 +182,17 @@ def _fit_text_audio(
     size: RecipeSize,
     device: str,
 ) -> None:
-    from mge_plugin.fitting.loading import endless, open_loader, write_weights
-    from mge_plugin.fitting.text_audio import create_text_audio, fit_text_audio
+    from mge_plugin.fitting.text_audio import fit_text_audio_file
 
-    key, embedder = create_text_audio(config)
-    embedder.to(device)
-    batches = endless(open_loader(triplets, config, size.text_audio_batch))
-    fit_text_audio(embedder, batches, config["sample_rate"], size.text_audio_steps, key)
-    write_weights(embedder.state_dict(), path)
+    fit_text_audio_file(
+        config,
+        triplets,
+        path,
+        steps=size.text_audio_steps,
+        batch_size=size.text_audio_batch,
+        device=device,
+        seed=SEED,
+    )
 
 
 def _encode(

@@ -7,6 +7,7 @@ row is spread evenly over its equals.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mge_plugin.config import ConfigError
+from mge_plugin.fitting.loading import endless, open_loader, write_weights
 from mge_plugin.models.conditioning import create_conditioner
 from mge_plugin.models.text_audio import TextAudio, to_mono
 from mge_plugin.prompts import label_prompt, track_prompts
@@ -88,3 +90,23 @@ def create_text_audio(config: Mapping[str, Any]) -> tuple[str, TextAudio]:
             f"{len(ours)} of {len(conditioners)}"
         )
     return next(iter(ours.items()))
+
+
+def fit_text_audio_file(
+    config: Mapping[str, Any],
+    dataset_config: Mapping[str, Any],
+    path: Path,
+    *,
+    steps: int,
+    batch_size: int,
+    device: str,
+    seed: int,
+) -> float:
+    """Train the text-audio encoder of `config` on triplets and write its weights; the last loss."""
+    torch.manual_seed(seed)
+    key, embedder = create_text_audio(config)
+    embedder.to(device)
+    batches = endless(open_loader(dataset_config, config, batch_size))
+    loss = fit_text_audio(embedder, batches, config["sample_rate"], steps, key)
+    write_weights(embedder.state_dict(), path)
+    return loss
