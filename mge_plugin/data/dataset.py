@@ -107,6 +107,7 @@ class TripletDataset(SongItems):
             "mixture_only": song.mixture_only,
             "loss_mask": loss_mask(song.mixture_only),
             "source": str(sources[0].path) if sources else None,
+            "absent": not sources,
             "gain": triplet.gain,
             "seconds_start": window.start / form.sample_rate,
             "seconds_total": song.seconds,

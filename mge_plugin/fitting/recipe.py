@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,33 @@ SEED = 42  # of the text-audio encoder's first weights, as `mge fit-text-audio` 
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A training of the denoiser, which goes on from the one before."""
+
+    name: str  # of its folder
+    steps: int
+    rate: float  # the highest learning rate
+    p_absent: float = 0.1
+    training: Mapping[str, Any] = field(default_factory=dict)  # changes of the config's section
+
+
+# Mixed with its own sound a prompt tells whether the source is there: users ask by label alone.
+BY_LABEL: Mapping[str, Any] = {"conditioning": {"source": "text"}, "cfg_dropout_prob": 0.3}
+MORE_MUSIC: Mapping[str, Any] = {
+    "timesteps": {
+        "t_min": 0.02,
+        "levels": "stratified",
+        "patterns": {"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5},
+    }
+}
+PHASES = (
+    Phase("denoiser", steps=8000, rate=8e-4),
+    Phase("by_label", steps=800, rate=3e-4, p_absent=0.4, training=BY_LABEL),
+    Phase("longer", steps=7500, rate=6e-4, p_absent=0.25, training={**BY_LABEL, **MORE_MUSIC}),
+)
+
+
+@dataclass(frozen=True)
 class RecipeSize:
     """How much each step does; the defaults made the weights that ship."""
 
@@ -35,8 +62,7 @@ class RecipeSize:
     whitening: float = 0.5
     text_audio_steps: int = 1000
     text_audio_batch: int = 32
-    steps: int = 8000  # of the denoiser
-    text_steps: int = 800  # that follow, asked by text alone and often for what does not sound
+    phases: tuple[Phase, ...] = PHASES  # of the denoiser
     batch_size: int = 16
     precision: str = "bf16-mixed"
 
@@ -61,29 +87,20 @@ def make_weights(
     )
     heard = with_text_audio(config, text_audio)
     _encode(heard, autoencoder, data, work / "latents", device)
-    store = work / "latents"
-    common = {
-        "batch_size": size.batch_size,
-        "precision": size.precision,
-        "device": device,
-    }
-    trained = fit_denoiser(
-        annealed(heard, size.steps),
-        data.latents(store),
-        autoencoder,
-        work / "denoiser",
-        steps=size.steps,
-        **common,
-    )
-    tuned = fit_denoiser(
-        annealed(asked_by_text(heard), size.text_steps, rate=3e-4),
-        data.latents(store, p_absent=0.4, seed=1),
-        trained / "model.safetensors",
-        work / "tuned",
-        steps=size.text_steps,
-        **common,
-    )
-    halve(tuned / "model.safetensors", out / "model.safetensors")
+    weights = autoencoder
+    for number, phase in enumerate(size.phases):
+        trained = fit_denoiser(
+            of_phase(heard, phase, seed=number),
+            data.latents(work / "latents", phase.p_absent, seed=number),
+            weights,
+            work / phase.name,
+            steps=phase.steps,
+            batch_size=size.batch_size,
+            precision=size.precision,
+            device=device,
+        )
+        weights = trained / "model.safetensors"
+    halve(weights, out / "model.safetensors")
     write_file(out / "model.json", (json.dumps(config, indent=4) + "\n").encode())
     return out
 
@@ -117,7 +134,7 @@ class Corpus:
         """To be encoded."""
         return self._config("mge_triplets")
 
-    def latents(self, store: Path, p_absent: float = 0.1, seed: int = 0) -> dict[str, Any]:
+    def latents(self, store: Path, p_absent: float, seed: int) -> dict[str, Any]:
         """For the denoiser: a share of the items asks for what does not sound."""
         return {
             "dataset_type": "mge_latents",
@@ -136,27 +153,16 @@ def with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
     return changed
 
 
-def asked_by_text(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config whose sources are asked by their labels alone, as users ask.
-
-    Mixed with its own sound a prompt tells whether the source is there at all.
-    """
+def of_phase(config: Mapping[str, Any], phase: Phase, seed: int) -> dict[str, Any]:
+    """The config that trains a phase; its learning rate ends low after the phase's last step."""
     changed = copy.deepcopy(dict(config))
-    changed["training"] |= {
-        "conditioning": {"source": "text"},
-        "cfg_dropout_prob": 0.3,
-        "seed": 1,
-    }
-    return changed
-
-
-def annealed(config: Mapping[str, Any], steps: int, rate: float | None = None) -> dict[str, Any]:
-    """The config whose learning rate, the highest of which may be said, ends low after `steps`."""
-    changed = copy.deepcopy(dict(config))
+    changed["training"] |= {"seed": seed, **phase.training}
     sections = changed["training"]["optimizer_configs"]["diffusion"]
-    rate = rate or sections["optimizer"]["config"]["lr"]
-    sections["optimizer"]["config"]["lr"] = sections["scheduler"]["config"]["max_lr"] = rate
-    sections["scheduler"]["config"]["total_steps"] = steps + 1  # Lightning asks for one more
+    sections["optimizer"]["config"]["lr"] = phase.rate
+    sections["scheduler"]["config"] |= {
+        "max_lr": phase.rate,
+        "total_steps": phase.steps + 1,  # Lightning asks for one more
+    }
     return changed
 
 

@@ -46,6 +46,11 @@ def known_tracks(metadata: Sequence[Mapping[str, Any]]) -> Tensor:
     return torch.tensor([[*item.get("loss_mask", (1, 1, 1))] for item in metadata]).float()
 
 
+def absent_sources(metadata: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Which items (b,) ask for what their mixture does not contain, by their `absent`."""
+    return torch.tensor([bool(item.get("absent", False)) for item in metadata])
+
+
 def loss_weights(t: Tensor, known: Tensor, weights: LossWeights) -> Tensor:
     """What each item's tracks count, (b, k): nothing where they are given, `t` (b, k) is 0."""
     return (t > 0) * known * known.new_tensor(weights.values())

@@ -78,6 +78,19 @@ def fixed_timesteps(config: TimestepConfig, numbers: Sequence[int]) -> Tensor:
     return _with_pattern(levels, pattern)
 
 
+def give_mixture(t: Tensor, absent: Tensor, config: TimestepConfig) -> Tensor:
+    """Levels (b, k) where every item whose source is `absent` (b,) has its mixture given.
+
+    That an instrument is not there can be heard in a known mixture only. With another pattern such
+    an item would teach to answer with silence where music is asked for. A model that is never
+    given a mixture keeps its levels.
+    """
+    if not config.patterns.mixture:
+        return t
+    given = _with_pattern(t.amax(dim=1), torch.full(absent.shape, Track.MIXTURE + 1))
+    return torch.where(absent[:, None], given, t)
+
+
 def noising_levels(t: Tensor, config: TimestepConfig, draws: ItemRandomness) -> Tensor:
     """The levels that noise is added at, (b, k): a given track's may be above the 0 it is told as.
 

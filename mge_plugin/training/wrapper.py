@@ -21,6 +21,7 @@ from mge_plugin.training.conditioning import drop_tracks, training_embeddings
 from mge_plugin.training.config import TrainingConfig, training_config
 from mge_plugin.training.loss_sums import LossSums
 from mge_plugin.training.objective import (
+    absent_sources,
     known_tracks,
     loss_weights,
     track_losses,
@@ -28,7 +29,12 @@ from mge_plugin.training.objective import (
     weighted_mean,
 )
 from mge_plugin.training.randomness import ItemRandomness, as_global, item_numbers
-from mge_plugin.training.timesteps import draw_timesteps, fixed_timesteps, noising_levels
+from mge_plugin.training.timesteps import (
+    draw_timesteps,
+    fixed_timesteps,
+    give_mixture,
+    noising_levels,
+)
 from mge_plugin.upstream import count_finished_batch, lora_options, train_loader
 
 PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
@@ -67,6 +73,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         self.items_seen += batch_size
         self.batches_in_epoch += 1
         t = draw_timesteps(self.config.timesteps, draws, batch_size)
+        t = give_mixture(t, absent_sources(metadata), self.config.timesteps)
         latents = self.encode(reals, draws)
         losses = self.diffusion_losses(latents, batch, t, draws, self.cfg_dropout_prob)
         known, weights = self._weights(t, metadata)
@@ -92,6 +99,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         draws = self._randomness(VALIDATION_SEED, self.items_validated, len(metadata))
         self.items_validated += len(metadata) * self.trainer.world_size
         t = fixed_timesteps(self.config.timesteps, draws.numbers)
+        t = give_mixture(t, absent_sources(metadata), self.config.timesteps)
         with torch.no_grad():
             losses = self.diffusion_losses(self.encode(reals, draws), batch, t, draws, dropout=0.0)
         self.validation.add(losses, t, *self._weights(t, metadata))

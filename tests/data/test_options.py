@@ -47,7 +47,7 @@ def test_an_absent_source_is_silence_and_asks_for_what_does_not_sound(with_harp)
     drawn = items(with_harp, source={"p_absent": 1.0})
     for reals, item in drawn:
         assert not reals[2].any() and reals[0].any() and torch.equal(reals[0], reals[1])
-        assert item["source"] is None and item["labels"]["source"] == []
+        assert item["absent"] and item["source"] is None and item["labels"]["source"] == []
         assert item["labels"]["submixture"] == item["labels"]["mixture"]
         assert asked(item) not in item["labels"]["mixture"]
         assert item["loss_mask"] == [1, 1, 1]
@@ -65,6 +65,7 @@ def test_a_share_of_items_has_an_absent_source(with_harp):
 def test_where_everything_sounds_nothing_is_absent_and_a_source_is_asked_as_ever(corpus):
     for reals, item in items(corpus, source={"p_absent": 1.0}):
         assert reals[2].any() and [asked(item)] == item["labels"]["source"]
+        assert not item["absent"]
 
 
 def test_what_only_other_corpora_name_is_not_asked_as_absent(with_harp, second):

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from mge_plugin.fitting import denoiser
-from mge_plugin.fitting.recipe import RecipeSize, make_weights
+from mge_plugin.fitting.recipe import BY_LABEL, Phase, RecipeSize, make_weights
 from mge_plugin.inference.pipeline import Sampling, load
 
 SMALLEST = RecipeSize(
@@ -16,8 +16,7 @@ SMALLEST = RecipeSize(
     windows=16,
     text_audio_steps=2,
     text_audio_batch=2,
-    steps=2,
-    text_steps=1,
+    phases=(Phase("denoiser", 2, 1e-3), Phase("by_label", 1, 1e-4, 0.4, BY_LABEL)),
     batch_size=2,
     precision="32-true",
 )

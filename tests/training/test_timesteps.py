@@ -12,6 +12,7 @@ from mge_plugin.training.timesteps import (
     TimestepConfig,
     draw_timesteps,
     fixed_timesteps,
+    give_mixture,
     noising_levels,
     pattern_numbers,
 )
@@ -104,6 +105,17 @@ def test_a_given_track_may_get_a_little_noise_that_the_network_is_not_told():
     assert given.max() <= 0.05
     assert_close(given.mean(), torch.tensor(0.025), atol=0.002, rtol=0)
     assert noising_levels(t, TimestepConfig(), draws) is t
+
+
+def test_where_the_source_is_absent_the_mixture_is_given_at_the_same_level():
+    t = torch.tensor(
+        [[0.5, 0.5, 0.5], [0.4, 0.0, 0.4], [0.3, 0.3, 0.0], [0.0, 0.2, 0.2], [1, 0, 1]]
+    )
+    absent = torch.tensor([True, True, True, True, False])
+    given = [[0.0, 0.5, 0.5], [0.0, 0.4, 0.4], [0.0, 0.3, 0.3], [0.0, 0.2, 0.2], [1.0, 0.0, 1.0]]
+    assert_close(give_mixture(t, absent, TimestepConfig()), torch.tensor(given))
+    never = parse_section(TimestepConfig, {"patterns": {"mixture": 0}}, "")
+    assert give_mixture(t, absent, never) is t
 
 
 @pytest.mark.parametrize(

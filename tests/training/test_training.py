@@ -102,6 +102,27 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(
     assert rest.steps == whole.steps[step * batches :]
 
 
+@pytest.mark.parametrize("p_absent", [0.0, 1.0])
+def test_silence_is_an_answer_to_a_known_mixture_only(
+    model_config, dataset_config, trainer, p_absent, monkeypatch
+):
+    """In training and in validation; music that is to be made anew is never silence."""
+    dataset_config |= {"epoch_items": 16, "source": {"p_absent": p_absent}}
+    loader, wrapper = build(model_config, dataset_config, batch_size=16)
+    given = []
+
+    def losses(latents, batch, t, draws, dropout):
+        silent = [not real[-1].any() for real in batch[0]]
+        given.extend(zip(silent, (t[:, 0] == 0).tolist(), strict=True))
+        return original(latents, batch, t, draws, dropout)
+
+    original = wrapper.diffusion_losses
+    monkeypatch.setattr(wrapper, "diffusion_losses", losses)
+    trainer(max_steps=1, limit_val_batches=1).fit(wrapper, loader, loader)
+    assert len(given) == 32
+    assert set(given) == ({(True, True)} if p_absent else {(False, True), (False, False)})
+
+
 def test_checkpoints_unwrap_as_sat_does_it_and_open(
     model_config, dataset_config, trainer, tmp_path
 ):

@@ -79,21 +79,28 @@ def draw_window(
 ) -> LatentWindow:
     """Choose the source uniformly over those that may be, then up to 10 starts until it sounds.
 
-    If it never does, the last start stands: a song may rest. An absent source needs no sound.
+    If it never does, the last start stands: a song may rest. Where all labels sound the source is
+    chosen as ever.
     """
-    p_absent = 0.0 if song.mixture_only else form.source.p_absent
-    is_absent = bool(p_absent) and rng.random() < p_absent
-    source = None if is_absent else _choose_source(song, form.source, rng)
     power = tensors("power")[:].numpy()
     last_start = max(0, song.frames - form.frames)
+
+    def sounding_from(start: int) -> tuple[int, ...]:
+        return _sounding(power[:, start : start + form.frames], form)
+
+    if form.source.p_absent and not song.mixture_only and rng.random() < form.source.p_absent:
+        start = int(rng.integers(last_start + 1))
+        sounding = sounding_from(start)
+        absent = absent_label([song.stems[i].label for i in sounding], form.labels, rng)
+        if absent is not None:
+            return LatentWindow(song, None, start, sounding, absent)
+    source = _choose_source(song, form.source, rng)
     for _ in range(MAX_TRIES):
         start = int(rng.integers(last_start + 1))
-        sounding = _sounding(power[:, start : start + form.frames], form)
+        sounding = sounding_from(start)
         if source in sounding or source is None:
             break
-    names = [song.stems[i].label for i in sounding]
-    absent = absent_label(names, form.labels, rng) if is_absent else None
-    return LatentWindow(song, source, start, sounding, absent)
+    return LatentWindow(song, source, start, sounding)
 
 
 def _choose_source(song: LatentSong, config: SourceConfig, rng: np.random.Generator) -> int | None:
@@ -172,6 +179,7 @@ def _describe(window: LatentWindow, template: str) -> dict[str, Any]:
         "mixture_only": song.mixture_only,
         "loss_mask": loss_mask(song.mixture_only),
         "source": None if window.source is None else song.stems[window.source].path,
+        "absent": window.absent is not None,
         "seconds_start": window.start * song.store.ratio / song.store.sample_rate,
         "seconds_total": song.seconds,
     }

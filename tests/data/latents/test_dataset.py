@@ -9,6 +9,7 @@ import torch
 from mge_plugin.config import ConfigError
 from mge_plugin.data.latents import windows
 from mge_plugin.data.latents.windows import LatentForm, cut, draw_window
+from mge_plugin.data.options import SourceConfig
 from tests.data.latents.handmade import (
     CHANNELS,
     FRAMES,
@@ -146,18 +147,28 @@ def test_an_absent_source_is_silence_asked_by_a_label_that_does_not_sound(loader
     song, tensors = write_violin
     form = {
         "labels": ("bass", "drums", "violin"),
-        "source": LatentForm(1).source.__class__(**source),
+        "source": SourceConfig(**source),
     }
     absent = 0
     for seed in range(200):
         real, item = item_of(song, tensors, seed, **form)
-        if item["source"] is None:
+        assert item["absent"] is (item["source"] is None)
+        if item["absent"]:
             absent += 1
             assert item["prompt"]["source"] == "The sound of the drums"
             assert item["labels"]["source"] == []
             assert (real[2] == -1).all() and torch.equal(real[0], real[1])
             assert item["loss_mask"] == [1, 1, 1]
     assert 70 < absent < 130
+
+
+def test_where_all_labels_sound_a_source_is_asked_as_ever():
+    song, tensors = make_song("violin", 40, ("violin", "bass"))
+    form = {"labels": ("bass", "violin"), "source": SourceConfig(p_absent=1.0)}
+    for seed in range(20):
+        _, item = item_of(song, tensors, seed, **form)
+        assert not item["absent"] and item["source"] is not None
+        assert item["prompt"]["source"] == f"The sound of the {item['labels']['source'][0]}"
 
 
 def test_a_mixture_alone_trains_mixture_and_submixture():
