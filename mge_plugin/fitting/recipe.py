@@ -36,19 +36,29 @@ class Phase:
     training: Mapping[str, Any] = field(default_factory=dict)  # changes of the config's section
 
 
-# Mixed with its own sound a prompt tells whether the source is there: users ask by label alone.
-BY_LABEL: Mapping[str, Any] = {"conditioning": {"source": "text"}, "cfg_dropout_prob": 0.3}
-MORE_MUSIC: Mapping[str, Any] = {
-    "timesteps": {
-        "t_min": 0.02,
-        "levels": "stratified",
-        "patterns": {"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5},
-    }
-}
+def asked(patterns: Mapping[str, float] | None = None, **conditioning: str) -> Mapping[str, Any]:
+    """Changes of `training`: what each track is asked by, and what is given how often."""
+    changes: dict[str, Any] = {"conditioning": conditioning, "cfg_dropout_prob": 0.3}
+    if patterns:
+        changes["timesteps"] = {"t_min": 0.02, "levels": "stratified", "patterns": patterns}
+    return changes
+
+
+# Users ask by label alone, and a source's own sound tells whether it is there at all. A mixture's
+# labels are heard too in the last phase, since new music is asked for by text.
+BY_LABEL = asked(source="text")
+LONGER = asked({"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5}, source="text")
+BY_TEXT = asked(
+    {"none": 2.5, "mixture": 3, "submixture": 2, "source": 0.5},
+    mixture="mix",
+    submixture="mix",
+    source="text",
+)
 PHASES = (
     Phase("denoiser", steps=8000, rate=8e-4),
     Phase("by_label", steps=800, rate=3e-4, p_absent=0.4, training=BY_LABEL),
-    Phase("longer", steps=7500, rate=6e-4, p_absent=0.25, training={**BY_LABEL, **MORE_MUSIC}),
+    Phase("longer", steps=7500, rate=6e-4, p_absent=0.25, training=LONGER),
+    Phase("by_text", steps=1200, rate=3e-4, p_absent=0.25, training=BY_TEXT),
 )
 
 
