@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ablations import markdown
 
 from mge_plugin.data.audio import read_audio
 from mge_plugin.evaluation.run import audio_path
@@ -45,10 +46,8 @@ def gate_table(segments: Sequence[Segment], scores: Sequence[float]) -> str:
     labels = sorted({segment.wanted[0] for segment in segments})
     groups = [(label,) for label in labels] + [tuple(labels)]
     names = [*labels, "all"]
-    lines = [
-        ["shut, %", *(f"{name}, {kind}" for name in names for kind in ("there", "absent"))],
-        ["---"] * (1 + 2 * len(names)),
-    ]
+    columns = ["shut, %", *(f"{name}, {kind}" for name in names for kind in ("there", "absent"))]
+    lines = []
     for threshold in THRESHOLDS:
         cells = []
         for group in groups:
@@ -60,7 +59,7 @@ def gate_table(segments: Sequence[Segment], scores: Sequence[float]) -> str:
                 ]
                 cells.append(f"{shut(asked, threshold):.0f}" if asked else "-")
         lines.append([f"{threshold:g}", *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(columns, lines)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -34,31 +34,23 @@ class Phase:
     rate: float  # the highest learning rate
     p_absent: float = 0.1
     training: Mapping[str, Any] = field(default_factory=dict)  # changes of the config's section
-
-
-def asked(patterns: Mapping[str, float] | None = None, **conditioning: str) -> Mapping[str, Any]:
-    """Changes of `training`: what each track is asked by, and what is given how often."""
-    changes: dict[str, Any] = {"conditioning": conditioning, "cfg_dropout_prob": 0.3}
-    if patterns:
-        changes["timesteps"] = {"t_min": 0.02, "levels": "stratified", "patterns": patterns}
-    return changes
+    patterns: Mapping[str, float] | None = None  # what is given how often; the config's if not said
 
 
 # Users ask by label alone, and a source's own sound tells whether it is there at all. A mixture's
 # labels are heard too in the last phase, since new music is asked for by text.
-BY_LABEL = asked(source="text")
-LONGER = asked({"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5}, source="text")
-BY_TEXT = asked(
-    {"none": 2.5, "mixture": 3, "submixture": 2, "source": 0.5},
-    mixture="mix",
-    submixture="mix",
-    source="text",
-)
+BY_LABEL: Mapping[str, Any] = {"conditioning": {"source": "text"}, "cfg_dropout_prob": 0.3}
+BY_TEXT: Mapping[str, Any] = {
+    **BY_LABEL,
+    "conditioning": {"mixture": "mix", "submixture": "mix", "source": "text"},
+}
+MUSIC: Mapping[str, float] = {"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5}
+MORE_MUSIC: Mapping[str, float] = {**MUSIC, "none": 2.5}
 PHASES = (
     Phase("denoiser", steps=8000, rate=8e-4),
     Phase("by_label", steps=800, rate=3e-4, p_absent=0.4, training=BY_LABEL),
-    Phase("longer", steps=7500, rate=6e-4, p_absent=0.25, training=LONGER),
-    Phase("by_text", steps=1200, rate=3e-4, p_absent=0.25, training=BY_TEXT),
+    Phase("longer", steps=7500, rate=6e-4, p_absent=0.25, training=BY_LABEL, patterns=MUSIC),
+    Phase("by_text", steps=1200, rate=3e-4, p_absent=0.25, training=BY_TEXT, patterns=MORE_MUSIC),
 )
 
 
@@ -167,6 +159,8 @@ def of_phase(config: Mapping[str, Any], phase: Phase, seed: int) -> dict[str, An
     """The config that trains a phase; its learning rate ends low after the phase's last step."""
     changed = copy.deepcopy(dict(config))
     changed["training"] |= {"seed": seed, **phase.training}
+    if phase.patterns is not None:
+        changed["training"]["timesteps"]["patterns"] = dict(phase.patterns)
     sections = changed["training"]["optimizer_configs"]["diffusion"]
     sections["optimizer"]["config"]["lr"] = phase.rate
     sections["scheduler"]["config"] |= {
