@@ -35,29 +35,19 @@ import torch
 
 from mge_plugin.cli.evaluate import LABELS
 from mge_plugin.config import ConfigError, read_json
-from mge_plugin.data.corpora.configured import index_config
-from mge_plugin.data.options import SourceConfig
-from mge_plugin.data.triplets import Format
-from mge_plugin.evaluation.bootstrap import interval
-from mge_plugin.evaluation.embeddings import open_embedding
-from mge_plugin.evaluation.fad_scores import fad_table
-from mge_plugin.evaluation.run import Evaluation, Scored, collect
+from mge_plugin.data.corpora.verify import index_config
+from mge_plugin.data.triplets import Format, SourceConfig
+from mge_plugin.evaluation.metrics import interval, open_embedding
+from mge_plugin.evaluation.report import Cell, table
+from mge_plugin.evaluation.run import Evaluation, Scored, collect, fad_table
 from mge_plugin.evaluation.segments import Heard, draw_segments, load_segments, save_segments
-from mge_plugin.evaluation.systems import (
-    Mixture,
-    Model,
-    RoundTrip,
-    Silence,
-    System,
-    paper_sampling,
-)
-from mge_plugin.evaluation.tables import Cell, table
+from mge_plugin.evaluation.systems import Mixture, Model, RoundTrip, Silence, System, paper_sampling
 from mge_plugin.files import checkpoint_fingerprint, file_stem, write_file
-from mge_plugin.fitting.denoiser import fit_denoiser
 from mge_plugin.inference.pipeline import Pipeline, load, pick
 from mge_plugin.inference.request import Sampling
 from mge_plugin.models.dit import DiTConfig
-from mge_plugin.training.config import TrainingConfig, training_config
+from mge_plugin.standins.fit import fit_denoiser
+from mge_plugin.training.wrapper import TrainingConfig, training_config
 
 RESAMPLINGS = (1, 2, 4, 10)  # U, each in so many steps less
 GUIDANCES = (1.0, 2.0, 4.0, 8.0)  # cfg_scale

@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from mge_plugin.data.audio import read_audio, resample
 from mge_plugin.data.cache import StemCache
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import Corpus, read_corpus
+from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.data.dataset import TripletDataset, TripletsConfig
-from mge_plugin.data.minislakh import write_corpus
 from mge_plugin.data.songs import IndexReport, Song
 from mge_plugin.data.triplets import Format
+from minislakh import write_corpus
 
 FORMAT = Format(sample_rate=16000, samples=163840, channels=1)
 STEMS = 10

@@ -20,7 +20,7 @@ from mge_plugin.evaluation.run import audio_path
 from mge_plugin.evaluation.segments import Segment, load_segments
 from mge_plugin.inference.pipeline import Pipeline, load
 from mge_plugin.inference.presence import presence
-from mge_plugin.inference.tasks import TASKS
+from mge_plugin.inference.request import TASKS
 from mge_plugin.prompts import label_prompt
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

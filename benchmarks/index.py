@@ -13,8 +13,8 @@ import numpy as np
 import soundfile as sf
 import yaml
 
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import read_corpus
+from mge_plugin.data.corpora.reader import CorpusConfig
 
 RATE, SAMPLES = 44_100, 4_410
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import read_corpus
+from mge_plugin.data.corpora.reader import CorpusConfig
+from mge_plugin.data.dataset import create_mge_dataloader
+from mge_plugin.data.latents.encode import Ranks, Settings, create_encoder, encode_corpora
 from mge_plugin.data.latents.store import Store
-from mge_plugin.data.loaders import create_mge_dataloader
-from mge_plugin.data.minislakh import write_corpus
-from mge_plugin.encoding.run import Ranks, Settings, create_encoder, encode_corpora
 from mge_plugin.files import shipped_file
+from minislakh import write_corpus
 
 SAMPLES, BATCH, ITEMS = 163840, 8, 64
 

@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from mge_plugin.data.minislakh import write_corpus
+from minislakh import write_corpus
 
 SIZES = ((8, 15.0), (8, 30.0), (4, 120.0))  # songs, seconds a song
 

@@ -43,18 +43,15 @@ from torch import Tensor, nn
 from training import DEVICE, SIZES, Size
 
 from mge_plugin.data.audio import rms_db
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import read_corpus
+from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import Format, Window, make_triplet
-from mge_plugin.evaluation.log_mel import log_mel_l1
-from mge_plugin.inference.ddim import ddim_step, sample_ddim
-from mge_plugin.inference.denoise import Conditions, SongDenoiser
-from mge_plugin.inference.engine import Engine, Item
+from mge_plugin.evaluation.metrics import log_mel_l1
+from mge_plugin.inference.denoiser import Conditions, Engine, Item, SongDenoiser
 from mge_plugin.inference.pipeline import Pipeline, load
-from mge_plugin.inference.request import Sampling
-from mge_plugin.inference.schedule import checked, linear_schedule
-from mge_plugin.inference.tasks import TASKS, Request, by_track
+from mge_plugin.inference.request import TASKS, Request, Sampling, by_track
+from mge_plugin.inference.sampling import checked, ddim_step, linear_schedule, sample_ddim
 from mge_plugin.inference.windows import WindowRows, Windows
 from mge_plugin.models.dit import DiTConfig
 from mge_plugin.models.given import Given

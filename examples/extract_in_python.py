@@ -4,7 +4,7 @@ from pathlib import Path
 
 import mge_plugin
 from mge_plugin.data.audio import read_audio, write_wav
-from mge_plugin.inference.pipeline import Sampling
+from mge_plugin.inference.request import Sampling
 
 DEMO, WEIGHTS = Path("demo"), Path("weights/minislakh")
 

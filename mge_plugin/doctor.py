@@ -10,8 +10,9 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from mge_plugin import __version__, registry, upstream
-from mge_plugin.models.clap.config import CHECKPOINT, TOKENIZER, TOKENIZER_NEEDS, has_tokenizer
+from mge_plugin import __version__, registry
+from mge_plugin import sat as upstream
+from mge_plugin.models.clap import CHECKPOINT, TOKENIZER, TOKENIZER_NEEDS, has_tokenizer
 
 PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
 TESTED_PYTHONS = ("3.10", "3.11")

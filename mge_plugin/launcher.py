@@ -72,7 +72,7 @@ def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
     launch.export()
     registry.install()
     if launch.cpu_processes is not None:
-        from mge_plugin.cpu import keep_to_cpu
+        from mge_plugin.devices import keep_to_cpu
 
         keep_to_cpu(launch.cpu_processes)
     sys.argv = [launch.script, *launch.arguments]

@@ -17,7 +17,7 @@ from typing import Any
 
 import wrapt
 
-from mge_plugin import mends
+from mge_plugin import sat as mends
 
 DIFFUSION_TYPE = "mge_dit"  # model.diffusion.type
 DATASET_PREFIX = "mge_"  # dataset_type
@@ -99,21 +99,21 @@ HOOKS = (
         "stable_audio_tools.models.autoencoders",
         "create_encoder_from_config",
         is_our_coder,
-        "mge_plugin.models.mel_autoencoder:create_encoder",
+        "mge_plugin.standins.mel_autoencoder:create_encoder",
         decides="encoder_config",
     ),
     Hook(
         "stable_audio_tools.models.autoencoders",
         "create_decoder_from_config",
         is_our_coder,
-        "mge_plugin.models.mel_autoencoder:create_decoder",
+        "mge_plugin.standins.mel_autoencoder:create_decoder",
         decides="decoder_config",
     ),
     Hook(
         "stable_audio_tools.data.dataset",
         "create_dataloader_from_config",
         is_our_dataset,
-        "mge_plugin.data.loaders:create_mge_dataloader",
+        "mge_plugin.data.dataset:create_mge_dataloader",
         decides="dataset_config",
     ),
     Hook(
@@ -126,7 +126,7 @@ HOOKS = (
         DIFFUSION_UI,
         "generate_cond",
         is_our_loaded_model,
-        "mge_plugin.interface.generation:generate_cond",
+        "mge_plugin.interface.generation_tab:generate_cond",
         decides="model",
         in_module=True,
     ),

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from mge_plugin import doctor, upstream
+from mge_plugin import doctor
+from mge_plugin import sat as upstream
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 NETWORK = 97  # exit code of a process that looked for a host or connected

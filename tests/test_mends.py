@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mge_plugin import mends, registry
+from mge_plugin import registry
+from mge_plugin import sat as mends
 
 
 @pytest.fixture(autouse=True)

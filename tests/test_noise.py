@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mge_plugin.noise import OBJECTIVES, V, per_track
+from mge_plugin.models.noise import OBJECTIVES, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
 CLOSE = {"atol": 1e-6, "rtol": 0.0}

@@ -1,14 +1,20 @@
-"""`mge minislakh`, `mge index`: corpora on disk."""
+"""`mge encode`: songs to latents on disk, to train on later.
+
+`mge minislakh`, `mge index`: corpora on disk.
+"""
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mge_plugin.cli.app import app
-from mge_plugin.cli.console import complain
-from mge_plugin.cli.options import Seed
+from mge_plugin.cli.app import app, complain, without_chatter
+from mge_plugin.cli.options import Ckpt, Device, ModelConfig, Out, Seed
+
+if TYPE_CHECKING:
+    from mge_plugin.data.latents.encode import Ranks, Report
 
 
 @app.command()
@@ -20,7 +26,7 @@ def minislakh(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Compose and render a small corpus in Slakh2100's layout."""
-    from mge_plugin.data.minislakh import write_corpus
+    from minislakh import write_corpus
 
     typer.echo(f"Wrote {write_corpus(out, songs, seconds, seed, workers=workers)}")
 
@@ -33,8 +39,8 @@ def index(
     check_stems: Annotated[bool, typer.Option(help="Find stems of noise or one tone.")] = False,
 ) -> None:
     """Say what a dataset config finds: songs, hours, stems a label, what is left out and why."""
-    from mge_plugin.data.corpora.configured import index_config
-    from mge_plugin.data.corpora.summary import summarize, table
+    from mge_plugin.data.corpora.index import summarize, table
+    from mge_plugin.data.corpora.verify import index_config
     from mge_plugin.files import write_file
 
     corpora, problems = index_config(dataset_config, check_sums, check_stems)
@@ -48,3 +54,102 @@ def index(
         write_file(json_out, text.encode())
     if problems:
         raise typer.Exit(1)
+
+
+SHOWN = 10  # songs left out that are named
+
+
+@app.command()
+def encode(
+    model_config: ModelConfig,
+    ckpt: Ckpt,
+    dataset_config: Annotated[Path, typer.Option(help="A dataset config of type mge_triplets.")],
+    out: Out,
+    posterior: Annotated[
+        str,
+        typer.Option(help="full: training may draw from a VAE's posterior; mean: half the size."),
+    ] = "full",
+    dtype: Annotated[str, typer.Option(help="On disk: float16, bfloat16 or float32.")] = "float16",
+    precision: Annotated[
+        str, typer.Option(help="Of the encoder: bfloat16 or float32; auto: bfloat16 on a GPU.")
+    ] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Waveforms encoded at a time.")] = 4,
+    chunk: Annotated[float, typer.Option(help="Seconds of a song at a time; 0: all of it.")] = 30.0,
+    clap: Annotated[
+        bool, typer.Option(help="Audio embeddings too, if a conditioner of the model hears.")
+    ] = True,
+    clap_every: Annotated[float, typer.Option(help="Seconds between two embeddings.")] = 2.0,
+    threads: Annotated[int, typer.Option(help="That read ahead.")] = 2,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Write WebDataset shards of so many MB as well.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Encode a corpus into latents, to train with dataset_type mge_latents and pre_encoded.
+
+    Run it under torchrun to use several GPUs or machines; run it again to go on after a stop.
+    """
+    with without_chatter():
+        from mge_plugin.config import read_json
+        from mge_plugin.data.latents.encode import (
+            Ranks,
+            create_encoder,
+            encode_corpora,
+            read_corpora,
+        )
+        from mge_plugin.data.latents.store import Store
+
+    ranks, store = Ranks.of(os.environ), Store(out)
+    if shards is not None and ranks.world > 1:
+        raise ValueError(
+            "shards are written by one process: run the same command once more without torchrun, "
+            "it encodes nothing again"
+        )
+    settings = _settings(
+        posterior=posterior,
+        dtype=dtype,
+        precision=precision,
+        batch_size=batch_size,
+        chunk=chunk,
+        clap=clap,
+        clap_every=clap_every,
+        device=device,
+        threads=threads,
+    )
+    corpora, config = read_corpora(dataset_config), read_json(model_config)
+    with without_chatter():
+        encoder = create_encoder(config, ckpt, settings, ranks.device(device))
+    report = encode_corpora(corpora, encoder, store, ranks)
+    _tell(report, ranks, out)
+    if report.songs and len(report.left_out) == report.songs:
+        raise typer.Exit(1)
+    if shards is not None:
+        _write_shards(store, shards)
+
+
+def _settings(**values: Any) -> Any:
+    from mge_plugin.config import parse_section
+    from mge_plugin.data.latents.encode import Settings
+
+    return parse_section(Settings, values, "mge encode")
+
+
+def _tell(report: "Report", ranks: "Ranks", out: Path) -> None:
+    who = f"rank {ranks.rank} of {ranks.world}: " if ranks.world > 1 else ""
+    typer.echo(
+        f"{who}{report.encoded} songs encoded, {report.present} of {report.songs} songs were there "
+        f"already, {len(report.left_out)} left out: {out}"
+    )
+    if report.renewed:
+        typer.echo(f"{who}{report.renewed} were encoded anew: their stems or labels have changed")
+    for song, reason in list(report.left_out.items())[:SHOWN]:
+        complain(f"{who}left out: {song}: {reason}")
+    if len(report.left_out) > SHOWN:
+        complain(f"{who}and {len(report.left_out) - SHOWN} more")
+
+
+def _write_shards(store: Any, megabytes: int) -> None:
+    from mge_plugin.data.latents.shards import write_shards
+
+    written = write_shards(store, megabytes)
+    typer.echo(f"Wrote {len(written)} shards to {store.root / 'shards'}")

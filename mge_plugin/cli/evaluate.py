@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mge_plugin.cli.app import app
-from mge_plugin.cli.console import without_chatter
+from mge_plugin.cli.app import app, without_chatter
 
 TASKS = ("generate", "extract", "add", "compose")
 LABELS = ("bass", "drums", "guitar", "piano")  # the paper's S_A
@@ -55,7 +54,7 @@ def evaluate(
     if task not in TASKS:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, found {task!r}")
     with without_chatter():
-        from mge_plugin.encoding.run import Ranks
+        from mge_plugin.data.latents.encode import Ranks
         from mge_plugin.evaluation.protocol import Protocol
         from mge_plugin.evaluation.systems import paper_sampling
         from mge_plugin.inference.pipeline import load

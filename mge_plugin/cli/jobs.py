@@ -1,17 +1,203 @@
-"""What is to be made: a task on a song or on none, and the name of its result."""
+"""SONG...: files, folders and manifests to songs.
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+Manifests of the tasks: a .jsonl file with a song, or a result to make, a line.
 
-from mge_plugin.cli.asked import Asked, Words
-from mge_plugin.cli.console import complain
-from mge_plugin.cli.manifest import NewLine, read_new
+What is to be made: a task on a song or on none, and the name of its result.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from mge_plugin.cli.app import complain
 from mge_plugin.cli.options import PartOptions
-from mge_plugin.cli.songs import Entry
-from mge_plugin.config import ConfigError
+from mge_plugin.cli.tasks import Asked, Words
+from mge_plugin.config import ConfigError, found, parse_section
+from mge_plugin.data.corpora.folder import AUDIO
+from mge_plugin.data.corpora.reader import MAC_COMPANIONS
 from mge_plugin.files import distinct_paths, output_name
-from mge_plugin.inference.request import check_seconds, check_seed
+from mge_plugin.inference.request import check_prompt, check_seconds, check_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewLine:
+    """What a line may say of a result that is made from nothing."""
+
+    seconds: float | None = None
+    prompt: Any = None  # a text or several
+    negative: str | None = None
+    seed: int | None = None
+    name: str | None = None  # in the results' names
+
+    def __post_init__(self) -> None:
+        check_seconds(self.seconds)
+        if self.seed is not None:
+            check_seed(self.seed)
+        texts = self.prompt if isinstance(self.prompt, list) else [self.prompt]
+        if self.prompt is not None and not (texts and all(isinstance(t, str) for t in texts)):
+            raise ConfigError(f"prompt: expected a text or a list of them, found {self.prompt!r}")
+        for text in self.texts:
+            check_prompt(text)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompt or prompts, none where the command line's are meant."""
+        if self.prompt is None:
+            return ()
+        return tuple(self.prompt) if isinstance(self.prompt, list) else (self.prompt,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SongLine:
+    """What a line says of a song."""
+
+    audio: str  # a path under the manifest's folder
+    prompt: Any = None
+    negative: str | None = None
+    seed: int | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        windows, posix = PureWindowsPath(self.audio), PurePosixPath(self.audio)
+        if windows.anchor or posix.is_absolute() or ".." in {*windows.parts, *posix.parts}:
+            raise ConfigError(
+                f"audio: expected a path under the manifest's folder, found {self.audio!r}"
+            )
+        self.asked()
+
+    def asked(self) -> NewLine:
+        """All but the song."""
+        return NewLine(prompt=self.prompt, negative=self.negative, seed=self.seed, name=self.name)
+
+
+def read_songs(manifest: Path) -> list[tuple[str, Path, NewLine]]:
+    """(file:line, song, what is asked of it alone); a song that leads out of the folder raises."""
+    songs = []
+    for where, line in _lines(manifest, SongLine):
+        path = manifest.parent / line.audio
+        if not path.resolve().is_relative_to(manifest.parent.resolve()):
+            raise ConfigError(
+                f"{where}: audio: {line.audio} is a link that leads out of the folder"
+            )
+        songs.append((where, path, line.asked()))
+    return songs
+
+
+def read_new(manifest: Path) -> list[tuple[str, NewLine]]:
+    """(file:line, what is asked) of results that are made from nothing."""
+    return list(_lines(manifest, NewLine))
+
+
+def _lines(manifest: Path, cls: type) -> Iterator[tuple[str, Any]]:
+    """(file:line, section) of each line that is not empty; no line at all raises ConfigError."""
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{manifest}: cannot be read ({error})") from error
+    numbered = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not numbered:
+        raise ConfigError(f"{manifest}: expected a JSON object a line, found none")
+    for number, line in numbered:
+        where = f"{manifest}:{number}"
+        yield where, _section(cls, line, where)
+
+
+def _section(cls: type, line: str, where: str) -> Any:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
+        raise ConfigError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected a JSON object, found {found(values)}")
+    try:
+        return parse_section(cls, values, where)
+    except ConfigError:
+        raise
+    except ValueError as error:  # what a value cannot be, said without its place
+        raise ConfigError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A song that was named, and what a manifest says of it."""
+
+    path: Path
+    folder: Path = Path()  # where its results go, under --out
+    line: NewLine = field(default_factory=NewLine)
+    where: str | None = None  # file:line of the manifest
+
+
+def find_songs(arguments: Sequence[Path], out: Path) -> list[Entry]:
+    """The songs in the order of the arguments; what of a folder is passed over is said."""
+    entries: list[Entry] = []
+    for argument in arguments:
+        if argument.is_dir():
+            entries += _in_folder(argument, out)
+        elif argument.suffix.lower() == ".jsonl":
+            entries += [
+                Entry(path, line=line, where=where) for where, path, line in read_songs(argument)
+            ]
+        else:
+            entries.append(Entry(argument))
+    return entries
+
+
+def _in_folder(root: Path, out: Path) -> list[Entry]:
+    if out.exists() and out.samefile(root):
+        raise ConfigError(
+            f"--out: {out} is the songs' own folder, where results would be taken for songs; "
+            "choose another, it may be inside"
+        )
+    songs, passed_over = _scan(root, out.resolve())
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(passed_over.items()))
+    if not songs:
+        raise ConfigError(f"{root}: expected audio files, found none" + (said and f" ({said})"))
+    if said:
+        complain(f"{root}: passed over: {said}")
+    return [Entry(path, path.parent.relative_to(root)) for path in songs]
+
+
+def _scan(root: Path, out: Path) -> tuple[list[Path], Counter[str]]:
+    """The audio files under a folder in order, and how much else there is, by its kind."""
+    songs, others = [], Counter()
+
+    def unreadable(_: OSError) -> None:
+        others["folders that cannot be read"] += 1
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
+        kinds = {name: _kind_of_folder(Path(folder, name), out) for name in folders}
+        folders[:] = [name for name, kind in kinds.items() if kind is None]
+        others.update(kind for kind in kinds.values() if kind)
+        for path in (Path(folder, name) for name in files):
+            if kind := _kind_of_file(path):
+                others[kind] += 1
+            else:
+                songs.append(path)
+    return sorted(songs), others
+
+
+def _kind_of_folder(path: Path, out: Path) -> str | None:
+    """Why a folder is not looked into; None if it is."""
+    if _is_hidden(path):
+        return "hidden"
+    if path.is_symlink():
+        return "linked folders"
+    return "folder of results" if path.resolve() == out else None
+
+
+def _kind_of_file(path: Path) -> str | None:
+    """Why a file is no song; None if it is one."""
+    if _is_hidden(path):
+        return "hidden"
+    return None if path.suffix.lower() in AUDIO else "not audio"
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name == MAC_COMPANIONS
 
 
 @dataclass(frozen=True)

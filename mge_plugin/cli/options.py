@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mge_plugin.cli.parsing import numbers, span
+from mge_plugin.cli.app import numbers, span
 from mge_plugin.config import choose, read_json
 from mge_plugin.inference.request import OUR_SAMPLERS, SAT_SAMPLERS
 

@@ -1,6 +1,12 @@
 """Audio files in and out, always float32 (channels, samples).
 
 soundfile reads and writes them; audio streams of MP4 files are decoded by PyAV (containers.py).
+
+What is wrong with an audio file.
+
+Files of decoded stems, as `mge_plugin.data.cache` writes them.
+
+Audio streams of MP4 files (.stem.mp4, .m4a), decoded by PyAV, which is an optional package.
 """
 
 import io
@@ -9,30 +15,176 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import soundfile as sf
 import soxr
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from mge_plugin.data import containers, decoded
-from mge_plugin.data.errors import AudioError
 from mge_plugin.files import write_file
 
-__all__ = [
-    "AudioError",
-    "audio_info",
-    "fit_length",
-    "flac_problem",
-    "read_audio",
-    "read_window",
-    "resample",
-    "rms_db",
-    "to_channels",
-    "write_flac",
-    "write_wav",
-]
+if TYPE_CHECKING:
+    import av
 
 logger = logging.getLogger(__name__)
+
+
+class AudioError(ValueError):
+    """A file that cannot be used as audio; the message names it and says what is wrong.
+
+    `path` is optional since a DataLoader rebuilds its workers' errors from the message alone.
+    """
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        super().__init__(reason if path is None else f"{path}: {reason}")
+        self.path = path
+
+
+SUFFIX = ".stem.safetensors"
+FULL = 32767  # of 16 bits
+
+
+def is_cached(path: Path) -> bool:
+    """Whether a file is one of a cache."""
+    return path.name.endswith(SUFFIX)
+
+
+def write_cached(path: Path, audio: np.ndarray) -> None:
+    """Keep (channels, samples) in 16 bits, in relation to their peak, whole or not at all."""
+    scale = (float(np.abs(audio).max()) or 1.0) / FULL
+    samples = np.round(audio / np.float32(scale)).astype(np.int16)
+    write_file(path, save({"audio": samples}, {"scale": repr(scale)}))
+
+
+def is_whole(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a stem of (channels, samples) is kept there; a file that a crash cut off is none."""
+    try:
+        with safe_open(path, "np") as file:
+            return tuple(file.get_slice("audio").get_shape()) == shape
+    except (SafetensorError, OSError):
+        return False
+
+
+def read_cached(path: Path, start: int, frames: int) -> np.ndarray:
+    """Samples [start, start + frames) of a stem that is kept, zeros outside; (channels, frames)."""
+    try:
+        with safe_open(path, "np") as file:
+            audio, scale = file.get_slice("audio"), np.float32(float(file.metadata()["scale"]))
+            channels, length = audio.get_shape()
+            begin, end = (min(max(x, 0), length) for x in (start, start + frames))
+            window = np.zeros((channels, frames), dtype=np.float32)
+            if begin < end:
+                np.multiply(audio[:, begin:end], scale, out=window[:, begin - start : end - start])
+    except (SafetensorError, OSError, KeyError) as error:
+        raise AudioError(f"not a decoded stem ({error})", path) from error
+    return window
+
+
+SUFFIXES = (".mp4", ".m4a")
+PRE_ROLL = 8192  # samples decoded before a window: the first AAC frame after a seek is off
+MISSING = "PyAV is needed to decode it: pip install 'mge-plugin[musdb]'"
+
+
+def is_container(path: Path) -> bool:
+    """Whether PyAV is to read the file, not soundfile."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def has_pyav() -> bool:
+    """Whether the optional package is there."""
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def stream_infos(path: Path) -> list[tuple[int, int]]:
+    """(sample rate, samples) of every audio stream; cover art and other streams do not count."""
+    with _open(path) as container:
+        return [_info(path, stream) for stream in container.streams.audio]
+
+
+def stream_info(path: Path, stream: int = 0) -> tuple[int, int]:
+    """Sample rate and number of samples of one audio stream, by its number among these."""
+    with _open(path) as container:
+        return _info(path, _stream(path, container, stream))
+
+
+def read_stream(path: Path, start: int, frames: int, stream: int = 0) -> np.ndarray:
+    """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames).
+
+    They are those of the whole stream decoded, sample 0 after the encoder's delay. What an encoder
+    left to the decoder's noise generator (AAC's noise substitution) is another noise every time.
+    """
+    with _open(path) as container:
+        source = _stream(path, container, stream)
+        rate, total = _info(path, source)
+        window = np.zeros((source.codec_context.channels, frames), dtype=np.float32)
+        first, last = max(start, 0), min(start + frames, total)
+        for begin, audio in _decode(path, container, source, first, rate):
+            if begin >= last:
+                break
+            low, high = max(begin, first), min(begin + audio.shape[1], last)
+            if low < high:
+                window[:, low - start : high - start] = audio[:, low - begin : high - begin]
+    return window
+
+
+@contextmanager
+def _open(path: Path) -> Iterator["av.container.InputContainer"]:
+    """A file to decode from; whatever PyAV cannot do with it raises AudioError."""
+    try:
+        import av
+    except ImportError as error:
+        raise AudioError(MISSING, path) from error
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            yield container
+    except (av.FFmpegError, OSError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"not readable as audio ({reason})", path) from error
+
+
+def _stream(path: Path, container: "av.container.InputContainer", number: int) -> "av.AudioStream":
+    streams = container.streams.audio
+    if number >= len(streams):
+        raise AudioError(f"has {len(streams)} audio streams, no number {number}", path)
+    return streams[number]
+
+
+def _info(path: Path, stream: "av.AudioStream") -> tuple[int, int]:
+    rate = stream.codec_context.sample_rate
+    if not stream.duration or not rate:
+        raise AudioError("the header does not say how many samples follow", path)
+    return rate, round(stream.duration * stream.time_base * rate)
+
+
+def _decode(
+    path: Path,
+    container: "av.container.InputContainer",
+    stream: "av.AudioStream",
+    first: int,
+    rate: int,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first sample, (channels, samples)) of frames from before sample `first` on."""
+    import av
+
+    if first > PRE_ROLL:  # else from the start: a seek to there would lose the first frame
+        offset = int((first - PRE_ROLL) / rate / stream.time_base)
+        container.seek(offset, stream=stream, backward=True)
+    to_float = av.AudioResampler(format="fltp")
+    for packet_frame in container.decode(stream):
+        if packet_frame.sample_rate != rate or packet_frame.pts is None:
+            raise AudioError(f"a stream of changing rate, or without times ({rate} Hz)", path)
+        for frame in to_float.resample(packet_frame):
+            audio = frame.to_ndarray()
+            if not np.isfinite(audio).all():
+                raise AudioError("samples are NaN or infinite", path)
+            yield round(packet_frame.pts * packet_frame.time_base * rate), audio
+
 
 UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
 GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
@@ -48,9 +200,9 @@ def audio_info(path: Path, stream: int | None = None) -> tuple[int, int]:
     `stream` is the audio stream's number in an MP4 file. An MP3's header may only guess: where its
     last sample cannot be read, the samples are counted by decoding.
     """
-    if containers.is_container(path):
-        return containers.stream_info(path, stream or 0)
-    with _open(path) as file:
+    if is_container(path):
+        return stream_info(path, stream or 0)
+    with _open_audio(path) as file:
         return file.samplerate, _count(file) if file.format in GUESSES else file.frames
 
 
@@ -60,10 +212,10 @@ def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray,
     Of a cut MP3 this is what is left; its header's length is only a guess.
     """
     path = Path(path)
-    if containers.is_container(path):
-        rate, frames = containers.stream_info(path, stream or 0)
-        return containers.read_stream(path, 0, frames, stream or 0), rate
-    with _open(path) as file:
+    if is_container(path):
+        rate, frames = stream_info(path, stream or 0)
+        return read_stream(path, 0, frames, stream or 0), rate
+    with _open_audio(path) as file:
         audio, expected, sample_rate = _read(path, file, file.frames), file.frames, file.samplerate
     if not audio.size:
         raise AudioError("no samples can be read", path)
@@ -74,11 +226,11 @@ def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray,
 
 def read_window(path: Path, start: int, frames: int, stream: int | None = None) -> np.ndarray:
     """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames)."""
-    if decoded.is_cached(path):
-        return decoded.read_cached(path, start, frames)
-    if containers.is_container(path):
-        return containers.read_stream(path, start, frames, stream or 0)
-    with _open(path) as file:
+    if is_cached(path):
+        return read_cached(path, start, frames)
+    if is_container(path):
+        return read_stream(path, start, frames, stream or 0)
+    with _open_audio(path) as file:
         begin, end = (min(max(x, 0), file.frames) for x in (start, start + frames))
         window = np.zeros((file.channels, frames), dtype=np.float32)
         if begin < end:
@@ -158,7 +310,7 @@ def rms_db(audio: np.ndarray) -> float:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[sf.SoundFile]:
+def _open_audio(path: Path) -> Iterator[sf.SoundFile]:
     """A file to read from; whatever soundfile cannot do with it raises AudioError."""
     if path.suffix.lower() == ".raw":
         raise AudioError("raw samples have no header, convert them to WAV or FLAC", path)

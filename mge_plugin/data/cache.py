@@ -19,8 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from mge_plugin.data.decoded import SUFFIX, is_whole, write_cached
-from mge_plugin.data.errors import AudioError
+from mge_plugin.data.audio import SUFFIX, AudioError, is_whole, write_cached
 from mge_plugin.data.songs import Part, Song, Stem
 from mge_plugin.data.triplets import Format, stem_window
 

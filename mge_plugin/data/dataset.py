@@ -1,7 +1,15 @@
-"""Triplets from multi-track corpora in SAT's form: `dataset_type: "mge_triplets"`."""
+"""Our dataset types, and the loader of each as SAT's scripts ask for it.
+
+Triplets from multi-track corpora in SAT's form: `dataset_type: "mge_triplets"`.
+
+Single waveforms for training an autoencoder: `dataset_type: "mge_tracks"`.
+
+The songs, windows and options are those of triplets; of each triplet one track is used.
+"""
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
@@ -11,20 +19,35 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from mge_plugin.config import ConfigError, choose
-from mge_plugin.data.audio import AudioError
-from mge_plugin.data.augment import augment
-from mge_plugin.data.batches import SongItems, label_prompts, loss_mask, order_of
+from mge_plugin.config import ConfigError, choose, parse_section
+from mge_plugin.data.audio import AudioError, rms_db
 from mge_plugin.data.cache import StemCache
-from mge_plugin.data.choice import draw_window
-from mge_plugin.data.corpora.cache import AUTO, cache_folder
-from mge_plugin.data.corpora.config import CorpusConfig, check_weights
-from mge_plugin.data.corpora.index import Corpus, index_corpora
-from mge_plugin.data.options import AugmentConfig, SourceConfig, item_problems
-from mge_plugin.data.order import SongOrder
-from mge_plugin.data.triplets import Format, Triplet, Window, make_triplet, voices
-from mge_plugin.data.window import Asked
+from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, index_corpora
+from mge_plugin.data.corpora.reader import CorpusConfig, check_weights
+from mge_plugin.data.latents.dataset import LatentsConfig, open_latents
+from mge_plugin.data.order import (
+    SongItems,
+    SongOrder,
+    item_loader,
+    label_prompts,
+    loss_mask,
+    order_of,
+)
+from mge_plugin.data.triplets import (
+    Asked,
+    AugmentConfig,
+    Format,
+    SourceConfig,
+    Triplet,
+    Window,
+    augment,
+    draw_window,
+    item_problems,
+    make_triplet,
+    voices,
+)
 from mge_plugin.prompts import TEMPLATE, template_problems
 from mge_plugin.tracks import Track
 
@@ -183,3 +206,126 @@ def open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
     cache = StemCache(Path(config.cache_dir).expanduser(), form.sample_rate, form.channels)
     songs = [cache.build(corpus.songs, config.cache_workers) for corpus in corpora]
     return [replace(c, songs=tuple(s)) for c, s in zip(corpora, songs, strict=True)]
+
+
+@dataclass(frozen=True)
+class TrackWeights:
+    """`tracks`: how often each is used, in relation to the others."""
+
+    mixture: float = 1.0  # share of items that are one, relative to the others
+    submixture: float = 1.0  # the same of submixtures
+    source: float = 1.0  # the same of sources
+
+    def __post_init__(self) -> None:
+        if min(self.values()) < 0 or not sum(self.values()):
+            raise ConfigError(f"expected weights of 0 or more, not all 0, found {self.values()}")
+
+    def values(self) -> tuple[float, float, float]:
+        """In the order of the tracks."""
+        return (self.mixture, self.submixture, self.source)
+
+
+@dataclass(frozen=True)
+class TracksConfig(TripletsConfig):
+    """A dataset config of type `mge_tracks`: that of triplets, and which track."""
+
+    tracks: TrackWeights = field(default_factory=TrackWeights)  # which are used
+
+
+class TrackDataset(Dataset):
+    """Item number -> (reals (channels, samples), metadata), as SAT's autoencoder training takes it.
+
+    A silent track is passed over: spectral losses of silence teach nothing, and SAT 0.0.19's
+    explode. Where no track that has a weight sounds, the mixture is given.
+    """
+
+    def __init__(self, triplets: TripletDataset, weights: TrackWeights) -> None:
+        self.triplets = triplets
+        self.weights = np.array(weights.values())
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, dict[str, Any]]:
+        triplet, rng = self.triplets.drawn(item)
+        track = self._choose(triplet, rng)
+        metadata = self.triplets.describe(triplet, rng)
+        kept = ("path", "gain", "seconds_start", "seconds_total", "padding_mask")
+        described = {name: metadata[name] for name in kept} | {"track": track.label}
+        return torch.from_numpy(np.ascontiguousarray(triplet.audio[track])), described
+
+    def _choose(self, triplet: Triplet, rng: np.random.Generator) -> Track:
+        known = (Track.MIXTURE,) if triplet.window.song.mixture_only else tuple(Track)
+        silence = self.triplets.form.silence_db
+        sounding = [t for t in known if rms_db(triplet.audio[t]) > silence]
+        weights = self.weights[sounding] if sounding else np.zeros(0)
+        if not weights.sum():
+            return Track.MIXTURE
+        return Track(int(rng.choice(sounding, p=weights / weights.sum())))
+
+
+def open_tracks(config: TracksConfig, asked: Asked) -> TrackDataset:
+    """The dataset of a config for an autoencoder."""
+    return TrackDataset(open_triplets(config, asked), config.tracks)
+
+
+@dataclass(frozen=True)
+class DatasetType:
+    """A `dataset_type`: what its config is, and what opens it."""
+
+    config: type
+    open: Callable[[Any, Asked], Dataset]  # config, what the model takes
+
+
+PRE_ENCODER = "PreEncodedLatentsInferenceWrapper"  # a class by which SAT's pre_encode.py is known
+
+DATASET_TYPES = {
+    "mge_triplets": DatasetType(TripletsConfig, open_triplets),
+    "mge_tracks": DatasetType(TracksConfig, open_tracks),
+    "mge_latents": DatasetType(LatentsConfig, open_latents),
+}
+
+
+def create_mge_dataloader(
+    dataset_config: Mapping[str, Any],
+    batch_size: int,
+    sample_size: int,
+    sample_rate: int,
+    audio_channels: int = 2,
+    num_workers: int = 4,
+    shuffle: bool = True,
+    **newer_options: Any,
+) -> DataLoader:
+    """Build the loader of one of our dataset types; an unknown type raises with the nearest one.
+
+    The arguments are those of SAT's `create_dataloader_from_config`. `sample_size` is the window in
+    samples, of latents that of the audio they were made from. SAT 0.0.20 has options more
+    (tokenizers, pad), of which our types know none.
+    """
+    name = dataset_config["dataset_type"]
+    kind = choose("dataset config.dataset_type", name, DATASET_TYPES)
+    if unknown := {key for key, value in newer_options.items() if value not in (None, True)}:
+        raise ConfigError(f"dataset type {name} does not support {sorted(unknown)}")
+    config = parse_section(kind.config, dataset_config, "dataset config")
+    _refuse_pre_encoding(name)
+    asked = Asked(sample_size, sample_rate, audio_channels)
+    if name == "mge_latents" and config.from_shards:
+        from mge_plugin.data.latents.shards import shard_loader  # webdataset is an extra of SAT's
+
+        return shard_loader(config, batch_size, asked, num_workers)
+    dataset, seconds = kind.open(config, asked), sample_size / sample_rate
+    return item_loader(
+        dataset, batch_size, seconds, config.seed, shuffle, num_workers, config.drop_last
+    )
+
+
+def _refuse_pre_encoding(name: str) -> None:
+    """SAT's pre_encode.py keeps windows of one waveform each, which our trainings cannot read.
+
+    It asks for a loader just as train.py does; only what runs in `__main__` tells the two apart.
+    """
+    if hasattr(sys.modules.get("__main__"), PRE_ENCODER):
+        raise ConfigError(
+            f"dataset type {name}: pre_encode.py cannot encode it, use `mge encode` with a dataset "
+            "config of type mge_triplets (docs/encoding.md)"
+        )

@@ -3,19 +3,102 @@
 choice.draw_window   the stems of the source, one offset for all, the source not silent if possible
 voices               each stem as it will sound; augment.augment may change them
 make_triplet         sum the stems at their own rate, resample the two sums, add them
+
+What a model takes of a song.
+
+How triplets are drawn: the sections `source` and `augment` of a dataset config.
+
+Which stems are the source of a window, and where it starts (paper, section E.1).
+
+Changes to the stems of a window that keep mixture = submixture + source exact.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil, floor
+from typing import Any, Literal
 
 import numpy as np
 
+from mge_plugin.config import ConfigError, found
 from mge_plugin.data.audio import read_window, resample, rms_db, to_channels
 from mge_plugin.data.songs import Song, Stem
 from mge_plugin.tracks import NUM_TRACKS, Track
+
+
+@dataclass(frozen=True)
+class Asked:
+    """As SAT's scripts say it."""
+
+    sample_size: int  # samples of a window
+    sample_rate: int  # Hz
+    audio_channels: int
+
+
+MAX_DB = 60  # of a gain, up or down
+MAX_SEED = 2**32 - 1
+
+
+def item_problems(seed: int, epoch_items: int | None) -> Iterator[str]:
+    """What is wrong with what every dataset of items has."""
+    if not 0 <= seed <= MAX_SEED:
+        yield f"seed: expected 0 to {MAX_SEED}, found {seed}"
+    if epoch_items is not None and epoch_items < 1:
+        yield f"epoch_items: expected 1 or more, found {epoch_items}"
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """`source`: what is asked."""
+
+    choose: Literal["stems", "labels"] = "stems"  # uniform over a song's; paper: stems
+    max_stems: int = 1  # most stems together, their number uniform from 1; paper: 1
+    groups: dict[str, Any] = field(default_factory=dict)  # name -> labels that are one source too
+    p_absent: float = 0.0  # share of items asked for what the window does not contain; paper: 0
+
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise ConfigError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        if self.max_stems < 1:
+            yield f"max_stems: expected 1 or more, found {self.max_stems}"
+        if not 0.0 <= self.p_absent <= 1.0:
+            yield f"p_absent: expected 0 to 1, found {self.p_absent}"
+        for name, labels in self.groups.items():
+            is_list = isinstance(labels, (list, tuple))
+            if not is_list or len(labels) < 2 or not all(isinstance(x, str) for x in labels):
+                yield f"groups.{name}: expected a list of 2 labels or more, found {found(labels)}"
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """`augment`: changes that keep mixture = submixture + source exact; all off by default."""
+
+    gain_db: tuple[float, ...] = (0.0, 0.0)  # each stem's gain, uniform between these; paper: 0
+    p_polarity: float = 0.0  # share of stems turned upside down; paper: 0
+    p_swap_channels: float = 0.0  # share of items with left and right swapped, if stereo; paper: 0
+    p_other_songs: float = 0.0  # share of items whose submixture is of other songs' stems; paper: 0
+
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise ConfigError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        if len(self.gain_db) != 2 or not -MAX_DB <= self.gain_db[0] <= self.gain_db[1] <= MAX_DB:
+            expected = f"[lowest, highest] between -{MAX_DB} and {MAX_DB}"
+            yield f"gain_db: expected {expected}, found {list(self.gain_db)}"
+        for name in ("p_polarity", "p_swap_channels", "p_other_songs"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                yield f"{name}: expected 0 to 1, found {getattr(self, name)}"
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is changed."""
+        return self != AugmentConfig()
+
 
 MAX_TRIES = 10  # windows drawn for a source that sounds (paper, section E.1)
 MARGIN = 256  # samples of the lower rate read around a window: the resampler looks 128 far
@@ -170,3 +253,140 @@ def cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:
     """Resample a window's span to the model's rate and cut its margins off."""
     skip = Span.of(rate, start, form).skip
     return resample(samples, rate, form.sample_rate)[:, skip : skip + form.samples]
+
+
+PAPER = SourceConfig()
+
+
+def draw_window(
+    song: Song,
+    form: Format,
+    rng: np.random.Generator,
+    config: SourceConfig = PAPER,
+    labels: Sequence[str] = (),
+) -> Window:
+    """Choose the source, then up to 10 offsets until it sounds.
+
+    If it never does, the last offset stands: a song may rest. An absent source is one of `labels`,
+    those of the song's corpus; where all of them sound the source is chosen as ever.
+    """
+    last_start = max(0, song.samples(form.sample_rate) - form.samples)
+    if config.p_absent and not song.mixture_only and rng.random() < config.p_absent:
+        start = int(rng.integers(last_start + 1))
+        absent = absent_label(sounding_labels(song, start, form), labels, rng)
+        if absent is not None:
+            return Window(song, (), start, absent)
+    sources, group = choose_source(song, rng, config)
+    for _ in range(MAX_TRIES):
+        start = int(rng.integers(last_start + 1))
+        if any(read_stem(stem, start, form)[1] for stem in sources):
+            break
+    return Window(song, sources, start, group)
+
+
+def choose_source(
+    song: Song, rng: np.random.Generator, config: SourceConfig = PAPER
+) -> tuple[tuple[Stem, ...], str | None]:
+    """The stems of the source, and the group's name if they are one.
+
+    Uniform over stems or over labels (and then over the stems of that label); the groups that a
+    song has count as one more stem or label each. More than one stem never takes all.
+    """
+    choices = song.sources or song.stems  # of a mixture alone nothing can be asked
+    groups = _groups(song, config)
+    labels = sorted({stem.label for stem in choices})
+    number = len(choices) if config.choose == "stems" else len(labels)
+    chosen = int(rng.integers(number + len(groups)))
+    if chosen >= number:
+        name = list(groups)[chosen - number]
+        return groups[name], name
+    if config.choose == "labels":
+        named = [stem for stem in choices if stem.label == labels[chosen]]
+        first = named[rng.integers(len(named))]
+    else:
+        first = choices[chosen]
+    return _with_others(first, choices, song, rng, config.max_stems), None
+
+
+def _groups(song: Song, config: SourceConfig) -> dict[str, tuple[Stem, ...]]:
+    """The config's groups whose every label the song has, unless they are all of it."""
+    groups = {
+        name: tuple(stem for stem in song.sources if stem.label in labels)
+        for name, labels in config.groups.items()
+        if set(labels) <= {stem.label for stem in song.sources}
+    }
+    return {name: stems for name, stems in groups.items() if len(stems) < len(song.stems)}
+
+
+def _with_others(
+    first: Stem, choices: Sequence[Stem], song: Song, rng: np.random.Generator, most: int
+) -> tuple[Stem, ...]:
+    """The stem and others of the song, together up to `most`, a number uniform from 1."""
+    most = min(most, len(choices), max(1, len(song.stems) - 1))
+    count = int(rng.integers(1, most + 1)) if most > 1 else 1
+    others = [stem for stem in choices if stem != first]
+    drawn = rng.permutation(len(others))[: count - 1] if count > 1 else ()
+    return (first, *(others[i] for i in drawn))
+
+
+def sounding_labels(song: Song, start: int, form: Format) -> list[str]:
+    """The labels of the stems that sound in the window from `start` on."""
+    return [stem.label for stem in song.stems if read_stem(stem, start, form)[1]]
+
+
+def absent_label(
+    sounding: Collection[str], labels: Sequence[str], rng: np.random.Generator
+) -> str | None:
+    """One of `labels` that does not sound in the window; None if all of them may."""
+    absent = [label for label in labels if not any(may_be(label, heard) for heard in sounding)]
+    return absent[rng.integers(len(absent))] if absent else None
+
+
+def may_be(label: str, other: str) -> bool:
+    """Whether two labels may name one instrument: all words of one are in the other.
+
+    A song's guitar may be an electric guitar, and an electric guitar is a guitar.
+    """
+    words, others = set(label.split()), set(other.split())
+    return words <= others or others <= words
+
+
+def augment(
+    window: Window,
+    config: AugmentConfig,
+    songs: Sequence[Song],
+    form: Format,
+    rng: np.random.Generator,
+) -> list[Voice]:
+    """A window's voices with other songs' stems, gains, polarities and sides, as configured."""
+    heard = voices(window)
+    mixed = config.p_other_songs > 0 and not window.song.mixture_only
+    if mixed and rng.random() < config.p_other_songs:
+        heard = [_from_elsewhere(voice, window, songs, form, rng) for voice in heard]
+    swapped = bool(config.p_swap_channels) and rng.random() < config.p_swap_channels
+    return [replace(voice, gain=_gain(config, rng), swapped=swapped) for voice in heard]
+
+
+def _gain(config: AugmentConfig, rng: np.random.Generator) -> float:
+    lowest, highest = config.gain_db
+    gain = 10 ** (rng.uniform(lowest, highest) / 20) if highest != lowest else 10 ** (lowest / 20)
+    return -gain if config.p_polarity and rng.random() < config.p_polarity else gain
+
+
+def _from_elsewhere(
+    voice: Voice, window: Window, songs: Sequence[Song], form: Format, rng: np.random.Generator
+) -> Voice:
+    """A stem of the submixture becomes one of another song, from anywhere in it.
+
+    Only one of which it is known that it is no instrument that is asked: never `other`, never a
+    whole mixture. Where 10 songs drawn have none the voice stays as it is.
+    """
+    asked = {stem.label for stem in window.sources} | {window.asked} - {None}
+    for _ in range(MAX_TRIES if voice.track == Track.SUBMIXTURE else 0):
+        song = songs[rng.integers(len(songs))]
+        stems = [s for s in song.sources if not any(may_be(s.label, label) for label in asked)]
+        if song is not window.song and stems:
+            last_start = max(0, song.samples(form.sample_rate) - form.samples)
+            start = int(rng.integers(last_start + 1))
+            return replace(voice, stem=stems[rng.integers(len(stems))], start=start)
+    return voice

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.corpora.configured import index_config
 from mge_plugin.data.corpora.index import Corpus
+from mge_plugin.data.corpora.verify import index_config
+from mge_plugin.data.latents.encode import Ranks
 from mge_plugin.data.triplets import Format
-from mge_plugin.encoding.run import Ranks
-from mge_plugin.evaluation.clap_score import ClapScore
-from mge_plugin.evaluation.demucs import Demucs, open_demucs
-from mge_plugin.evaluation.embeddings import hearing, open_embedding
-from mge_plugin.evaluation.fad_scores import fad_table
+from mge_plugin.evaluation.metrics import ClapScore, hearing, open_embedding
 from mge_plugin.evaluation.report import write_report
-from mge_plugin.evaluation.run import Evaluation, collect
+from mge_plugin.evaluation.run import Evaluation, collect, fad_table
 from mge_plugin.evaluation.segments import Segment, draw_segments, load_segments, save_segments
 from mge_plugin.evaluation.systems import (
+    Demucs,
     Estimates,
     Mixture,
     Model,
@@ -27,9 +25,11 @@ from mge_plugin.evaluation.systems import (
     RoundTrip,
     Silence,
     System,
+    open_demucs,
 )
 from mge_plugin.files import checkpoint_fingerprint, file_stem
-from mge_plugin.inference.pipeline import Pipeline, Sampling
+from mge_plugin.inference.pipeline import Pipeline
+from mge_plugin.inference.request import Sampling
 
 logger = logging.getLogger(__name__)
 

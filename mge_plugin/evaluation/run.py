@@ -1,4 +1,10 @@
-"""All segments through all systems: each rank its share, every score kept as soon as it is there.
+"""FAD of kept audio: each system's estimates against the references, group by group.
+
+Embeddings are made anew from the files every time: nothing is kept by a file's name.
+
+Figures of one estimate of one segment.
+
+All segments through all systems: each rank its share, every score kept as soon as it is there.
 
 OUT/segments.json               what is judged
 OUT/scores/SYSTEM.rank0.jsonl   one line a segment; a run that was stopped goes on after the last
@@ -16,16 +22,77 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mge_plugin.data.audio import AudioError, write_wav
+from mge_plugin.data.audio import AudioError, read_audio, rms_db, write_wav
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.songs import Song
-from mge_plugin.evaluation.clap_score import ClapScore
-from mge_plugin.evaluation.scores import VERSION, score
+from mge_plugin.evaluation.metrics import (
+    ClapScore,
+    Embedding,
+    Gaussian,
+    frechet_distance,
+    log_mel_l1,
+    sdr,
+    si_sdr,
+    spectral_distance,
+)
 from mge_plugin.evaluation.segments import Estimate, Heard, Segment, listen
 from mge_plugin.evaluation.systems import System
 from mge_plugin.files import file_stem
 
 logger = logging.getLogger(__name__)
+
+VERSION = 2  # of what is scored; what an older one scored is scored anew
+SILENT_DB = -120.0  # what silence is counted as, so that its mean can be taken
+
+
+def score(heard: Heard, estimate: Estimate, clap: ClapScore | None = None) -> dict[str, float]:
+    """By name; of what is absent only how loud it is."""
+    segment, audio = heard.segment, estimate.audio
+    if segment.absent:
+        return {"silence_error_db": level(audio) - level(heard.mixture)}
+    if segment.task in ("generate", "compose"):
+        found = {"level_db": level(audio)}
+    else:
+        found = _against_truth(heard, audio)
+    if estimate.rest is not None:
+        found["mixture_consistency_db"] = consistency(heard.mixture, audio, estimate.rest)
+    return found if clap is None else found | {"clap_score": clap.score(segment, audio)}
+
+
+def _against_truth(heard: Heard, audio: np.ndarray) -> dict[str, float]:
+    """Music from nothing has no truth; here there is one."""
+    found = {
+        "log_mel_l1": log_mel_l1(audio, heard.truth, heard.segment.sample_rate),
+        "spectral_distance": spectral_distance(audio, heard.truth),
+        "level_db": level(audio) - level(heard.mixture),
+    }
+    if heard.segment.task == "extract":
+        found |= {"si_sdr": si_sdr(audio, heard.truth), "sdr": sdr(audio, heard.truth)}
+    return found
+
+
+def consistency(mixture: np.ndarray, source: np.ndarray, submixture: np.ndarray) -> float:
+    """Level of what both parts leave over of the mixture, against the mixture, dB."""
+    return level(mixture - (submixture + source)) - level(mixture)
+
+
+def level(audio: np.ndarray) -> float:
+    """RMS in dBFS, of silence -120."""
+    return max(SILENT_DB, float(rms_db(audio)))
+
+
+BETTER = {
+    "log_mel_l1": "lower",
+    "spectral_distance": "lower",
+    "si_sdr": "higher",
+    "sdr": "higher",
+    "silence_error_db": "lower",
+    "clap_score": "higher",
+    "mixture_consistency_db": "lower",
+    "fad": "lower",
+    "similarity": "higher",
+}
+
 
 REFERENCE = "reference"
 
@@ -168,3 +235,32 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:
             logger.warning("%s: a cut line is scored again", path)
+
+
+def fad_table(
+    out: Path, scored: Sequence[Scored], embedding: Embedding
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """By system and group: the distance, items, dimension, ranks and the embedding's facts."""
+    groups: dict[tuple[str, str], list[Segment]] = {}
+    for s in scored:
+        if s.failed is None and not s.segment.absent:
+            groups.setdefault((s.system, s.segment.group), []).append(s.segment)
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for (system, group), segments in tqdm(groups.items(), desc="FAD", unit="set"):
+        if len(segments) < 2:
+            raise ValueError(f"FAD: {system}, {group}: expected 2 segments or more, found 1")
+        pair = [_gaussian(out, name, segments, embedding) for name in (system, REFERENCE)]
+        found = frechet_distance(*pair)
+        table.setdefault(system, {})[group] = found.described() | dict(embedding.told)
+    return table
+
+
+def _gaussian(
+    out: Path, system: str, segments: Sequence[Segment], embedding: Embedding
+) -> Gaussian:
+    gaussian = None
+    for segment in segments:
+        embedded = embedding.embed(*read_audio(audio_path(out, system, segment)))
+        gaussian = gaussian or Gaussian(embedded.shape[1])
+        gaussian.add(embedded)
+    return gaussian

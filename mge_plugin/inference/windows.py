@@ -1,10 +1,18 @@
-"""Songs longer than the model's window: cut with overlap, put together with a crossfade."""
+"""A request on its way from what is given to what was made.
+
+Songs longer than the model's window: cut with overlap, put together with a crossfade.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from mge_plugin.inference.request import Request
+from mge_plugin.prompts import Prompt
 
 OVERLAP = 0.25  # share of a window that it has in common with the next
 
@@ -111,3 +119,26 @@ class WindowRows:
         joined = rows.new_zeros(*rows.shape[1:-1], self.items * self.windows.padded_length)
         joined.index_add_(joined.ndim - 1, self.place.flatten(), faded)
         return joined.unflatten(-1, (self.items, -1)).movedim(-2, 0)
+
+
+@dataclass
+class Song:
+    """What is given, at the model's rate, and what was made so far."""
+
+    request: Request
+    samples: int  # at the model's rate
+    seed: int
+    sum: np.ndarray | None = None  # (channels, samples), given and made together
+    given: Tensor | None = None  # latents (c, n)
+    sounding: Sequence[bool] | None = None  # which windows are denoised
+    made: list["Made"] = field(default_factory=list)
+
+
+@dataclass
+class Made:
+    """The prompted track of one prompt, the best of its candidates."""
+
+    prompt: Prompt
+    latents: Tensor  # (k, c, n) of all tracks
+    audio: np.ndarray  # (channels, samples) of the prompted track at the model's rate
+    info: dict[str, Any] = field(default_factory=dict)

@@ -1,15 +1,29 @@
-"""Audio from a page and to it: in Gradio's temporary folder, under names that are safe."""
+"""What a run looks like on its way: the prompted track as the model sees it after some steps.
 
+Audio from a page and to it: in Gradio's temporary folder, under names that are safe.
+
+What a page shows of a sound: spectrogram, level meter, and how far a run has come.
+"""
+
+import html
+import io
+import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile as sf
 from gradio.utils import get_upload_folder
+from PIL import Image
 
 from mge_plugin.data.audio import AudioError, flac_problem, read_audio, write_flac, write_wav
-from mge_plugin.files import output_name
+from mge_plugin.files import output_name, write_file
+from mge_plugin.inference.pipeline import Pipeline
+from mge_plugin.inference.request import TASKS, Request
+from mge_plugin.report.page import format_db, format_length, meter_percent
+from mge_plugin.report.pictures import Levels, measure_levels, spectrogram_png
 
 Heard = tuple[np.ndarray, int]  # (channels, samples) float32 and Hz
 
@@ -81,3 +95,91 @@ def _as_float(samples: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name}: expected samples that are numbers, found {samples.dtype}")
     columns = samples[:, None] if samples.ndim == 1 else samples
     return np.ascontiguousarray(columns.T, dtype=np.float32)
+
+
+ROW_HEIGHT = 420  # pixels of a row's picture
+
+
+def spectrogram(audio: np.ndarray, sample_rate: int) -> Image.Image:
+    """A picture of (channels, samples)."""
+    return Image.open(io.BytesIO(spectrogram_png(audio, sample_rate)))
+
+
+def spectrogram_file(path: Path, audio: np.ndarray, sample_rate: int) -> Path:
+    """The picture as a PNG file."""
+    return write_file(path, spectrogram_png(audio, sample_rate, height=ROW_HEIGHT))
+
+
+def meter(audio: np.ndarray, sample_rate: int) -> str:
+    """Length, RMS and peak in words and as a bar, HTML."""
+    levels = measure_levels(audio)
+    return (
+        f'<div style="display:flex;align-items:center;gap:0.8em">{_bar(levels)}'
+        f'<span style="font-size:0.85em">RMS {format_db(levels.rms_db)}, '
+        f"peak {format_db(levels.peak_db)}, {format_length(audio.shape[-1] / sample_rate)}"
+        "</span></div>"
+    )
+
+
+def progress(done: int, total: int, text: str) -> str:
+    """A bar and a sentence, HTML."""
+    percent = 100 * done / max(total, 1)
+    bar = f'<div role="progressbar" aria-valuenow="{percent:.0f}">{_filled(percent)}</div>'
+    return f"{bar}<div>{html.escape(text)}</div>"
+
+
+def _bar(levels: Levels) -> str:
+    """The RMS filled, the peak a line."""
+    place = f"left:calc({meter_percent(levels.peak_db)}% - 2px)"
+    line = "position:absolute;top:0;height:100%;width:2px;background:var(--body-text-color)"
+    tick = f'<div style="{line};{place}"></div>'
+    return (
+        f'<div style="position:relative;flex:1">{_filled(meter_percent(levels.rms_db))}{tick}</div>'
+    )
+
+
+def _filled(percent: float) -> str:
+    """A bar that is full so far."""
+    shape = "height:0.7em;border-radius:3px"
+    full = f'<div style="{shape};width:{percent:.1f}%;background:var(--color-accent)"></div>'
+    return f'<div style="{shape};background:var(--neutral-300)">{full}</div>'
+
+
+def sentence(text: str, error: bool = False) -> str:
+    """A sentence, HTML."""
+    colour = "color:var(--error-text-color)" if error else ""
+    return f'<div role="status" style="{colour}">{html.escape(text)}</div>'
+
+
+SECONDS = 60.0  # of a song that are shown at most
+
+
+class Preview:
+    """A callback that keeps a spectrogram of every `every`th step; 0 is none."""
+
+    def __init__(self, pipeline: Pipeline, request: Request, every: int) -> None:
+        self.pipeline, self.every = pipeline, every
+        self.track = TASKS[request.task].prompted
+        self.seconds = min(SECONDS, length(request))
+        self.pictures: list[tuple[Image.Image, str]] = []
+
+    def __call__(self, step: Mapping[str, Any]) -> None:
+        """Keep the picture of a step if it is its turn."""
+        if self.every and step["i"] % self.every == 0:
+            caption = f"step {step['i'] + 1}, t = {float(step['t']):.3f}"
+            self.pictures.append((self.picture(step), caption))
+
+    def picture(self, step: Mapping[str, Any]) -> Image.Image:
+        """The first song's prompted track in a step's `denoised`."""
+        engine, rate = self.pipeline.engine, self.pipeline.sample_rate
+        latents = step["denoised"][0, self.track]
+        samples = min(latents.shape[-1] * engine.ratio, round(self.seconds * rate))
+        audio = engine.decode(latents[:, : engine.frames_of(samples)], samples)
+        return spectrogram(audio, rate)
+
+
+def length(request: Request) -> float:
+    """Seconds that the result will have; infinite if only the model knows."""
+    if request.like is not None:
+        return request.like.shape[1] / request.sample_rate
+    return request.seconds or math.inf

@@ -1,22 +1,281 @@
 """Weights from disk into a model: every key fits, or an error says which do not.
 
 SAT's own loader skips keys that do not fit; the model then stays random and sounds like noise.
+
+What a checkpoint is, told by its tensors' names or its first bytes, and what to do with it.
+
+The published implementation's names, and the sizes that its tensors have.
+
+| published | here, and in stable-audio-tools |
+|---|---|
+| model_dit. | model.model. |
+| to_scale_shift_gate.2.weight | to_modulations.2.weight |
+| pretransform.model. | pretransform.model. |
 """
 
 import pickle
+import pickletools
 import re
 import reprlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mge_plugin.models import foreign, official
-from mge_plugin.models.official import StateDict
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of checkpoint, and what someone can do who has one where another is expected."""
+
+    name: str
+    advice: str
+
+
+PUBLISHED = Kind(
+    "the published implementation's model", "`mge import` turns it into one of this plugin"
+)
+OURS = Kind(
+    "a three-track model of this plugin",
+    "`mge import --autoencoder-only` takes its autoencoder out",
+)
+AUTOENCODER = Kind("an autoencoder alone", "a training takes it as --pretransform-ckpt-path")
+INNER_AUTOENCODER = Kind(
+    "an autoencoder under the names of a larger model", "`mge import` takes it out"
+)
+AUTOENCODER_TRAINING = Kind(
+    "a training checkpoint of an autoencoder", "`mge import` takes the autoencoder out"
+)
+CLAP = Kind("a CLAP", "the model config names it as ckpt_path of its mge_clap conditioner")
+OTHER_TRAINING = Kind(
+    "a training checkpoint of another diffusion model",
+    "open it with the program and the config that it was trained with",
+)
+OTHER_DIFFUSION = Kind(
+    "another diffusion model of stable-audio-tools",
+    "open it in stable-audio-tools with its own model config",
+)
+LIGHTNING = Kind(
+    "a Lightning checkpoint of another model", "open it with the program that trained it"
+)
+
+# The first pattern that begins any name tells; the more special come first.
+KINDS = {
+    r"(diffusion\.)?model_dit\.": PUBLISHED,
+    r"(diffusion\.)?model\.model\..*\.to_modulations\.": OURS,
+    r"(text|audio)_branch\.": CLAP,
+    r"diffusion(_ema)?\.": OTHER_TRAINING,
+    r"model\.model\.": OTHER_DIFFUSION,
+    r"autoencoder(_ema)?\.": AUTOENCODER_TRAINING,
+    r"pretransform\.model\.(encoder|decoder)\.": INNER_AUTOENCODER,
+    r"(encoder|decoder)\.layers\.": AUTOENCODER,
+}
+
+LIGHTNING_MARK = "pytorch-lightning_version"  # a text beside the tensors
+
+PAGE = "a web page, saved in place of the file; download it again"
+TEXTS = {  # how texts begin that are saved in place of a checkpoint, in lower case
+    b"<!doctype": PAGE,
+    b"<html": PAGE,
+    b"<head": PAGE,
+    b"<!--": PAGE,
+    b"<?xml": "a message in XML, as a server sends in place of a file; read it",
+    b"{": "a text in JSON, a server's message or a model config; open it in an editor",
+    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the file itself",
+}
+GZIP = b"\x1f\x8b"
+ZIP = b"PK\x03\x04"  # torch.save's files are zip archives with a file data.pkl
+LARGEST_PICKLE = 2**26  # bytes
+
+
+def kind_of(names: Iterable[str]) -> Kind | None:
+    """What tensors of these names are; None if the names do not tell."""
+    names = [name.removeprefix("module.") for name in names]
+    for pattern, kind in KINDS.items():
+        if any(re.match(pattern, name) for name in names):
+            return kind
+    return None
+
+
+def kind_of_file(path: Path, names: Iterable[str]) -> Kind | None:
+    """The same, or that Lightning wrote the file, if its tensors' names do not tell."""
+    if kind := kind_of(names):
+        return kind
+    return LIGHTNING if LIGHTNING_MARK in texts_in(path) else None
+
+
+def texts_in(path: Path) -> set[str]:
+    """The texts of a file that torch.save wrote, among them its tensors' names; nothing is run."""
+    if not zipfile.is_zipfile(path):
+        return set()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [
+                archive.read(entry)
+                for entry in archive.infolist()
+                if entry.filename.endswith("/data.pkl") and entry.file_size < LARGEST_PICKLE
+            ]
+        return {
+            value
+            for pickled in pickles
+            for _, value, _ in pickletools.genops(pickled)
+            if isinstance(value, str)
+        }
+    except (zipfile.BadZipFile, ValueError):  # damaged: no names then
+        return set()
+
+
+def told_by_bytes(path: Path) -> str | None:
+    """What a file is that is no checkpoint, from its bytes, and what to do; None if unknown."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.startswith(GZIP):
+        return "a gzip archive; unpack it"
+    if start.startswith(ZIP):
+        return _told_by_archive(path)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if b"\0" in text:
+        return None
+    return next((told for begins, told in TEXTS.items() if text.startswith(begins)), None)
+
+
+def _told_by_archive(path: Path) -> str | None:
+    if not zipfile.is_zipfile(path):
+        return "an incomplete download, its end is missing; fetch it again and compare its size"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("data.pkl") for name in names):
+        return None
+    return f"a zip archive of other files ({', '.join(names[:3]) or 'empty'}); unpack it"
+
+
+StateDict = dict[str, Tensor]
+
+NETWORK = "model_dit."
+OUR_NETWORK = "model.model."
+MODULATION, OUR_MODULATION = ".to_scale_shift_gate.", ".to_modulations."
+PUBLISHED_AUTOENCODER = "pretransform.model."
+HEAD_WIDTH = 32  # channels of an attention head
+# torch 2's names of a weight-normed layer's parameters, and the older ones, which SAT has
+_NEW_NAMES = {
+    ".parametrizations.weight.original0": ".weight_g",
+    ".parametrizations.weight.original1": ".weight_v",
+}
+
+
+def is_official(weights: Mapping[str, Any]) -> bool:
+    """Whether the names are the published implementation's."""
+    return any(key.startswith(NETWORK) for key in weights)
+
+
+def from_official(weights: Mapping[str, Tensor]) -> StateDict:
+    """Published names to ours; the tensors are the same objects."""
+    return {
+        _replace_start(key, NETWORK, OUR_NETWORK).replace(MODULATION, OUR_MODULATION): value
+        for key, value in old_weight_norm(weights).items()
+    }
+
+
+def to_official(weights: Mapping[str, Tensor]) -> StateDict:
+    """Our names to the published ones; the tensors are the same objects."""
+    return {
+        _replace_start(key, OUR_NETWORK, NETWORK).replace(OUR_MODULATION, MODULATION): value
+        for key, value in old_weight_norm(weights).items()
+    }
+
+
+def old_weight_norm(weights: Mapping[str, Tensor]) -> StateDict:
+    """The names `weight_g` and `weight_v`, which SAT has, of every weight-normed layer."""
+    return {_old_name(key): value for key, value in weights.items()}
+
+
+def weight_norm_as(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> StateDict:
+    """The names of weight norm that `expected` has, of every weight-normed layer in it."""
+    names = {_old_name(key): key for key in expected}
+    return {names.get(key, key): value for key, value in old_weight_norm(weights).items()}
+
+
+def _old_name(key: str) -> str:
+    for new, old in _NEW_NAMES.items():
+        if key.endswith(new):
+            return key.removesuffix(new) + old
+    return key
+
+
+def _replace_start(key: str, start: str, new: str) -> str:
+    return new + key.removeprefix(start) if key.startswith(start) else key
+
+
+def network_sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """`model.diffusion.config` of a network's tensors, under our names."""
+
+    def shape(name: str) -> Any:
+        return weights[OUR_NETWORK + name].shape
+
+    embed_dim, io_channels = shape("transformer.project_in.weight")
+    return {
+        "io_channels": io_channels,
+        "embed_dim": embed_dim,
+        "depth": _count(weights, rf"{re.escape(OUR_NETWORK)}transformer\.layers\.(\d+)\."),
+        "num_heads": embed_dim // HEAD_WIDTH,
+        "global_cond_dim": shape("to_global_embed.1.weight")[1],
+        "timestep_features_dim": 2 * shape("timestep_features.weight")[0],
+    }
+
+
+@dataclass(frozen=True)
+class Oobleck:
+    """The sizes of one half of SAT's Oobleck autoencoder."""
+
+    io_channels: int  # of the audio
+    channels: int
+    c_mults: list[int]
+    strides: list[int]
+    latent_dim: int
+    use_snake: bool
+
+
+def encoder_sizes(weights: Mapping[str, Tensor]) -> Oobleck:
+    """From an autoencoder's tensors, names starting with `encoder.layers.`."""
+    stages = _count(weights, r"encoder\.layers\.(\d+)\.layers\.4\.weight_v")
+    first = weights["encoder.layers.0.weight_v"].shape
+    downs = [weights[f"encoder.layers.{i + 1}.layers.4.weight_v"].shape for i in range(stages)]
+    channels = first[0]
+    return Oobleck(
+        io_channels=first[1],
+        channels=channels,
+        c_mults=[down[0] // channels for down in downs],
+        strides=[down[2] // 2 for down in downs],  # a kernel is two strides long
+        latent_dim=weights[f"encoder.layers.{stages + 2}.weight_v"].shape[0],
+        use_snake="encoder.layers.1.layers.3.alpha" in weights,
+    )
+
+
+def decoder_sizes(weights: Mapping[str, Tensor]) -> Oobleck:
+    """From an autoencoder's tensors, names starting with `decoder.layers.`."""
+    stages = _count(weights, r"decoder\.layers\.(\d+)\.layers\.1\.weight_v")
+    ups = [weights[f"decoder.layers.{i + 1}.layers.1.weight_v"].shape for i in range(stages)]
+    last = weights[f"decoder.layers.{stages + 2}.weight_v"].shape
+    channels = last[1]
+    return Oobleck(
+        io_channels=last[0],
+        channels=channels,
+        c_mults=[up[0] // channels for up in reversed(ups)],
+        strides=[up[2] // 2 for up in reversed(ups)],
+        latent_dim=weights["decoder.layers.0.weight_v"].shape[1],
+        use_snake="decoder.layers.1.layers.0.alpha" in weights,
+    )
+
+
+def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different numbers the names have where the pattern's group is."""
+    return len({match[1] for key in weights if (match := re.match(pattern, key))})
+
 
 WRAPPED = "diffusion."  # keys of a Lightning checkpoint of SAT's diffusion training
 AVERAGED = "diffusion_ema.ema_model."
@@ -85,7 +344,7 @@ def unwrap(state_dict: StateDict) -> StateDict:
     if not any(key.startswith(WRAPPED) for key in state_dict):
         return state_dict
     plain = {k.removeprefix(WRAPPED): v for k, v in state_dict.items() if k.startswith(WRAPPED)}
-    network = official.NETWORK if official.is_official(plain) else "model."
+    network = NETWORK if is_official(plain) else "model."
     averaged = {
         network + key.removeprefix(AVERAGED): value
         for key, value in state_dict.items()
@@ -100,7 +359,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     Either naming of weight norm fits: the model's own is taken.
     """
     expected = model.state_dict()
-    found = official.weight_norm_as(expected, read_checkpoint(path))
+    found = weight_norm_as(expected, read_checkpoint(path))
     if problems := misfits(expected, found):
         other = _other_kind(Path(path), expected, found)
         misfit = f"does not fit the model config: {'; '.join(problems)}"
@@ -112,7 +371,7 @@ def _other_kind(
     path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
 ) -> str | None:
     """What `found` is, if of another kind than `expected`, and what to do with it."""
-    wanted, kind = foreign.kind_of(expected), foreign.kind_of_file(path, found)
+    wanted, kind = kind_of(expected), kind_of_file(path, found)
     if kind is None or kind is wanted:
         return None
     return f"{kind.name}, expected {wanted.name if wanted else 'another'}; {kind.advice}"
@@ -155,11 +414,11 @@ def _what_else(content: object, state_dict: object) -> str:
 
 def _refused(path: Path, called: str) -> CheckpointError:
     """The error of a file that holds more than tensors; its names may still tell what it is."""
-    kind = foreign.kind_of_file(path, foreign.texts_in(path))
+    kind = kind_of_file(path, texts_in(path))
     refused = f"refused, since opening it would call {called}; expected tensors, numbers and texts"
     if kind is None:
         return CheckpointError(f"{path}: {refused} only")
-    if kind is foreign.CLAP:
+    if kind is CLAP:
         return CheckpointError(f"{path}: {kind.name}; {kind.advice}")
     return CheckpointError(
         f"{path}: {kind.name}, {refused} only; write its weights alone with the unwrap_model.py of "
@@ -169,7 +428,7 @@ def _refused(path: Path, called: str) -> CheckpointError:
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
     size = path.stat().st_size
-    if told := foreign.told_by_bytes(path):
+    if told := told_by_bytes(path):
         return CheckpointError(f"{path}: not a readable checkpoint but {told} ({size} bytes)")
     reason = reason.strip().splitlines()[0][:200] if reason.strip() else "it ends too early"
     return CheckpointError(

@@ -9,11 +9,10 @@ from stable_audio_tools.models.conditioners import Conditioner, MultiConditioner
 from torch import Tensor
 
 from mge_plugin.config import ConfigError, choose, parse_section
-from mge_plugin.models.clap.config import WIDTH, ClapConfig
-from mge_plugin.models.clap.embedder import ClapEmbedder
-from mge_plugin.models.hashed_words import HashedWords
-from mge_plugin.models.text_audio import TextAudioConfig, open_text_audio
+from mge_plugin.models.clap import WIDTH, ClapConfig, ClapEmbedder
 from mge_plugin.prompts import TrackPrompt, track_prompts
+from mge_plugin.standins.hashed_words import HashedWords
+from mge_plugin.standins.text_audio import TextAudioConfig, open_text_audio
 from mge_plugin.tracks import NUM_TRACKS
 
 

@@ -8,9 +8,11 @@
 
 The transformer, its attention and its feed-forward are stable-audio-tools' own; what differs from a
 SAT DiT is that norms, timesteps and conditioning work per track.
+
+Modules that stay float32 in a halved model.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,8 +24,19 @@ from stable_audio_tools.models.transformer import ContinuousTransformer, Transfo
 from torch import Tensor, nn
 
 from mge_plugin.config import ConfigError
-from mge_plugin.models.precision import Float32Module
 from mge_plugin.tracks import NUM_TRACKS
+
+
+class Float32Module(nn.Module):
+    """Follows `to`, `half` and the like to another device, not to another precision."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)
+
 
 MODULATIONS = 6  # scale, shift and gate, for attention and for the feed-forward
 MIN_HEAD_WIDTH = 32  # SAT's rotary embedding turns so many channels of a head

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mge_plugin.noise import Objective, V, per_track
+from mge_plugin.models.noise import Objective, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track
 
 

@@ -18,7 +18,7 @@ from mge_plugin.models.conditioning import create_conditioner
 from mge_plugin.models.dit import DiTConfig, MGEDiT
 from mge_plugin.models.given import Given
 from mge_plugin.models.guidance import Guidance
-from mge_plugin.noise import OBJECTIVES, Objective, V, per_track
+from mge_plugin.models.noise import OBJECTIVES, Objective, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
 GIVEN = "given"  # the conditioning key of a Given

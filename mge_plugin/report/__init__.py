@@ -3,7 +3,6 @@
 write_page(Page(title, lead, notice, sections=[Section(title, text, clips, tables)], facts), path)
 """
 
-from .content import Clip, Page, Section, Table
-from .page import render_page, write_page
+from mge_plugin.report.page import Clip, Page, Section, Table, render_page, write_page
 
 __all__ = ["Clip", "Page", "Section", "Table", "render_page", "write_page"]

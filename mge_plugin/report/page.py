@@ -5,6 +5,10 @@
 
 Prompts and titles are untrusted: the templates escape every string, and the page's
 Content-Security-Policy loads nothing from anywhere and runs no script but `templates/page.js`.
+
+Numbers as a reader likes them.
+
+What a result page says. Strings are plain text; the page escapes them.
 """
 
 from __future__ import annotations
@@ -15,20 +19,131 @@ import logging
 import math
 import os
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
-from . import formats
-from .audio import checked_audio, checked_sample_rate, encode_flac
-from .content import Clip, Page, Table
-from .levels import Levels, decibels, measure_levels
-from .spectrogram import FLOOR_DB, VMAX_DB, colour_stops, plot_box, spectrogram_png
+from mge_plugin.report.pictures import (
+    FLOOR_DB,
+    VMAX_DB,
+    Levels,
+    checked_audio,
+    checked_sample_rate,
+    colour_stops,
+    decibels,
+    encode_flac,
+    measure_levels,
+    plot_box,
+    spectrogram_png,
+)
 
 logger = logging.getLogger(__name__)
+
+MINUS = "\N{MINUS SIGN}"
+METER_FLOOR_DB = -60.0  # left end of a level meter
+
+
+def format_db(level_db: float, unit: str = "dBFS") -> str:
+    """'−6.0 dBFS' or '+3.5 dBFS', and 'silent' for -inf."""
+    if level_db == -math.inf:
+        return "silent"
+    number = round(level_db, 1) + 0.0  # no -0.0
+    return f"{f'{number:+.1f}' if number else '0.0'} {unit}".replace("-", MINUS)
+
+
+def format_length(seconds: float) -> str:
+    """'1:23.4', '9.5 s' or '62.5 µs'."""
+    if seconds >= 59.95:
+        return format_clock(seconds)
+    if seconds >= 0.1:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
+
+
+def format_clock(seconds: float) -> str:
+    """'0:09.5'."""
+    tenths = round(seconds * 10)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
+
+
+def format_sample_rate(sample_rate: int) -> str:
+    """'44.1 kHz'."""
+    return f"{sample_rate / 1000:g} kHz"
+
+
+def format_channels(count: int) -> str:
+    """'mono', 'stereo' or '6 channels'."""
+    return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
+
+
+def meter_percent(level_db: float) -> float:
+    """Where `level_db` stands on a meter from METER_FLOOR_DB (0) to full scale (100)."""
+    share = 1 - max(level_db, METER_FLOOR_DB) / METER_FLOOR_DB
+    return round(100 * min(share, 1.0), 1)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a table cell is a number; '−3.1', '12 %' and '0.5 ± 0.1' are."""
+    head = cell.replace(MINUS, "-").split("±")[0].strip().rstrip("% ")
+    try:
+        float(head)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
+class Clip:
+    """Audio with a player, a spectrogram and its levels."""
+
+    title: str
+    caption: str
+    audio: np.ndarray  # (channels, samples), floats, 1.0 is full scale
+    sample_rate: int  # Hz
+    prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, as many as there are columns; a column of numbers is aligned right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"table {self.caption!r}: row {list(row)} has {len(row)} cells, "
+                    f"expected {len(self.columns)}, one for each of {list(self.columns)}"
+                )
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, text, the clips as cards, then the tables."""
+
+    title: str
+    text: str = ""
+    clips: Sequence[Clip] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """`notice` is what nobody may overlook; `facts` are short, such as {"seed": "7"}."""
+
+    title: str
+    lead: str = ""
+    notice: str | None = None
+    sections: Sequence[Section] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +185,7 @@ def render_page(page: Page) -> str:
             script_hash=_base64(hashlib.sha256(script.encode()).digest()),
             plot=_plot_insets(),
             colours=colour_stops(9),
-            scale=[f"{db:g} dB".replace("-", formats.MINUS) for db in (FLOOR_DB, VMAX_DB)],
+            scale=[f"{db:g} dB".replace("-", MINUS) for db in (FLOOR_DB, VMAX_DB)],
         )
     )
 
@@ -93,7 +208,7 @@ def make_card(clip: Clip) -> Card:
 
 def _numeric_columns(table: Table) -> list[bool]:
     cells = [[row[i] for row in table.rows] for i in range(len(table.columns))]
-    return [bool(column) and all(map(formats.is_number, column)) for column in cells]
+    return [bool(column) and all(map(is_number, column)) for column in cells]
 
 
 def _plot_insets() -> dict[str, float]:
@@ -122,13 +237,13 @@ def _templates() -> jinja2.Environment:
     )
     environment.filters.update(
         card=make_card,
-        channels=formats.format_channels,
-        clock=formats.format_clock,
-        db=formats.format_db,
-        duration=formats.format_length,
+        channels=format_channels,
+        clock=format_clock,
+        db=format_db,
+        duration=format_length,
         is_finite=math.isfinite,
-        meter=formats.meter_percent,
+        meter=meter_percent,
         numeric_columns=_numeric_columns,
-        rate=formats.format_sample_rate,
+        rate=format_sample_rate,
     )
     return environment

@@ -1,9 +1,12 @@
 """The Lightning module: SAT's conditional diffusion training with a level for every track.
 
 Attribute names are SAT's (`diffusion`, `diffusion_ema`), so its unwrap script knows them.
+
+The `training` section of a model config whose network is `mge_dit`.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,15 +15,17 @@ from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 from torch import Tensor
 from torch.distributed.fsdp.wrap import wrap
 
-from mge_plugin.data.sampler import ItemSampler
-from mge_plugin.models.latents import encode_posterior, encode_tracks, is_vae
+from mge_plugin.config import parse_section
+from mge_plugin.data.order import ItemSampler
+from mge_plugin.models.autoencoder import encode_posterior, encode_tracks, is_vae
 from mge_plugin.models.mge import MGEModel
-from mge_plugin.noise import per_track
+from mge_plugin.models.noise import per_track
+from mge_plugin.sat import count_finished_batch, lora_options, train_loader
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
-from mge_plugin.training.conditioning import drop_tracks, training_embeddings
-from mge_plugin.training.config import TrainingConfig, training_config
-from mge_plugin.training.loss_sums import LossSums
+from mge_plugin.training.conditioning import ConditioningModes, drop_tracks, training_embeddings
 from mge_plugin.training.objective import (
+    LossSums,
+    LossWeights,
     absent_sources,
     known_tracks,
     loss_weights,
@@ -30,12 +35,48 @@ from mge_plugin.training.objective import (
 )
 from mge_plugin.training.randomness import ItemRandomness, as_global, item_numbers
 from mge_plugin.training.timesteps import (
+    TimestepConfig,
     draw_timesteps,
     fixed_timesteps,
     give_mixture,
     noising_levels,
 )
-from mge_plugin.upstream import count_finished_batch, lora_options, train_loader
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """`training.demo`."""
+
+    demo_every: int = 2000  # optimizer steps
+    demo_steps: int = 50  # sampling steps; paper: 250
+    num_demos: int = 4  # items of a batch
+    demo_cfg_scales: tuple[float, ...] = (2.0,)  # guidance scales, a set of files each; paper: 2
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """`training`; names and defaults are SAT's where SAT has the option."""
+
+    learning_rate: float | None = None  # of Adam, where optimizer_configs is not given
+    optimizer_configs: dict | None = None  # SAT's optimizer and scheduler sections
+    use_ema: bool = True  # keep averaged weights: demos, exports and unwrapping use them
+    pre_encoded: bool = False  # the batches are latents
+    cfg_dropout_prob: float = 0.1  # share of each track's embeddings zeroed by itself; paper: 0.1
+    conditioning: ConditioningModes = field(default_factory=ConditioningModes)  # asked by what
+    timesteps: TimestepConfig = field(default_factory=TimestepConfig)  # levels and what is given
+    loss_weights: LossWeights = field(default_factory=LossWeights)  # of the tracks
+    mask_padding: bool = False  # leave frames after a song's end out of the loss
+    seed: int = 0  # of everything random in a step
+    lora_config: dict | None = None  # SAT 0.0.20's: train low-rank additions alone
+    lora_ckpt_path: str | None = None  # go on with these additions
+    demo: DemoConfig = field(default_factory=DemoConfig)  # what is made while training
+    metrics: dict | None = None  # SAT 0.0.20's metrics callback
+
+
+def training_config(model_config: Mapping[str, Any]) -> TrainingConfig:
+    """Read `training` from a model config."""
+    return parse_section(TrainingConfig, model_config.get("training"), "training")
+
 
 PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
 VALIDATION_SEED = 0x5EED  # validation draws the same noise every time

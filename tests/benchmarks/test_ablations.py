@@ -8,12 +8,12 @@ import pytest
 from safetensors.torch import save_file
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.minislakh import write_corpus
 from mge_plugin.evaluation.run import Scored
 from mge_plugin.evaluation.segments import Segment
 from mge_plugin.evaluation.systems import Model
 from mge_plugin.models.mge import create_mge_model
-from mge_plugin.training.config import training_config
+from mge_plugin.training.wrapper import training_config
+from minislakh import write_corpus
 from tests.cli.conftest import make_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

@@ -109,7 +109,7 @@ def test_a_disk_error_is_the_songs_own(task, songs, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mge_plugin.cli.outputs.write_wav", full)
+    monkeypatch.setattr("mge_plugin.cli.batch.write_wav", full)
     code, _, err = task("extract", songs / "a.wav", songs / "c.wav", *PROMPT)
     assert code == 1
     assert err.count("No space left on device") == 2

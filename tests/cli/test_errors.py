@@ -10,7 +10,7 @@ import soundfile as sf
 import torch
 
 from mge_plugin import cli
-from mge_plugin.cli import console
+from mge_plugin.cli import app as console
 
 ROOT = Path(__file__).parents[2]
 KEPT = ["--keep=song.wav", "--redo=0-0.01"]
@@ -191,7 +191,7 @@ def test_a_device_without_memory_is_one_line_that_says_what_would_fit(task, monk
     def run(*_):
         raise error
 
-    monkeypatch.setattr("mge_plugin.inference.engine.Engine.denoise", run)
+    monkeypatch.setattr("mge_plugin.inference.denoiser.Engine.denoise", run)
     code, out, err = task("generate")
     assert (code, out) == (1, "")
     assert re.search("error: not enough memory on cpu for 4 windows .*try window_batch 2", err)

@@ -5,12 +5,10 @@ from unicodedata import normalize
 
 import pytest
 
-from mge_plugin.cli.asked import Asked
-from mge_plugin.cli.jobs import new_jobs, song_jobs
-from mge_plugin.cli.manifest import NewLine
-from mge_plugin.cli.songs import Entry
+from mge_plugin.cli.jobs import Entry, NewLine, new_jobs, song_jobs
+from mge_plugin.cli.tasks import Asked
 from mge_plugin.files import distinct_paths, output_name
-from mge_plugin.inference.mastering import source_names
+from mge_plugin.inference.finish import source_names
 
 OUT = Path("out")
 

@@ -138,7 +138,7 @@ def test_new_tracks_never_lie_beside_the_json_of_old_ones(task, tmp_path, songs,
         path.write_bytes(b"new")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mge_plugin.cli.outputs.write_wav", write_wav)
+    monkeypatch.setattr("mge_plugin.cli.batch.write_wav", write_wav)
     assert task("extract", songs[0], *PROMPT, "--overwrite")[0] == 130
     assert not (tmp_path / "out" / "a_bass.json").exists()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mge_plugin.cli.songs import find_songs
+from mge_plugin.cli.jobs import find_songs
 from mge_plugin.config import ConfigError
 
 PROMPT = ("--prompt", "bass", "--no-gate")

@@ -7,11 +7,12 @@ import pytest
 import soundfile as sf
 import torch
 
-from mge_plugin.cli import asked, options
-from mge_plugin.cli.parsing import span
-from mge_plugin.inference.pipeline import DTYPES, Result, Sampling
-from mge_plugin.inference.samplers import SAMPLERS, sampler_names
-from mge_plugin.inference.tasks import TASKS
+from mge_plugin.cli import options
+from mge_plugin.cli import tasks as asked
+from mge_plugin.cli.app import span
+from mge_plugin.inference.pipeline import DTYPES
+from mge_plugin.inference.request import TASKS, Result, Sampling
+from mge_plugin.inference.sampling import SAMPLERS, sampler_names
 from mge_plugin.tracks import Track
 
 NO_GATE = "--no-gate"

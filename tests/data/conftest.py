@@ -12,9 +12,9 @@ import soundfile as sf
 import yaml
 from torch.utils.data import DataLoader
 
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import read_corpus
-from mge_plugin.data.loaders import create_mge_dataloader
+from mge_plugin.data.corpora.reader import CorpusConfig
+from mge_plugin.data.dataset import create_mge_dataloader
 from mge_plugin.data.songs import IndexReport, Song
 
 RATE = 16_000

@@ -22,7 +22,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from mge_plugin.data.cache import StemCache
-from mge_plugin.data.corpora.config import CorpusConfig
+from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.data.corpora.index import read_corpus
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from mge_plugin.config import ConfigError, parse_section
-from mge_plugin.data.choice import absent_label, choose_source
-from mge_plugin.data.options import SourceConfig
 from mge_plugin.data.songs import Part, Song, Stem
+from mge_plugin.data.triplets import SourceConfig, absent_label, choose_source
 
 LABELS = ("bass", "piano", "piano", "drums", "other")
 

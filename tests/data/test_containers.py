@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mge_plugin.data.audio import AudioError, audio_info, read_audio, read_window
-from mge_plugin.data.containers import PRE_ROLL, stream_infos
+from mge_plugin.data.audio import (
+    PRE_ROLL,
+    AudioError,
+    audio_info,
+    read_audio,
+    read_window,
+    stream_infos,
+)
 
 RATE = 44_100
 SAMPLES = 60_000

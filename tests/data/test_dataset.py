@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 LATER_LAYERS = ("models", "training", "inference", "evaluation", "interface", "cli")
 OTHER_PROCESS = """
 import hashlib, json, sys
-from mge_plugin.data.loaders import create_mge_dataloader
+from mge_plugin.data.dataset import create_mge_dataloader
 for reals, _ in create_mge_dataloader(**json.loads(sys.argv[1])):
     for item in reals:
         print(hashlib.sha256(item.numpy()).hexdigest())

@@ -4,8 +4,7 @@ import pytest
 
 from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.data.corpora.index import index_corpora
-from mge_plugin.data.dataset import TripletsConfig
-from mge_plugin.data.loaders import create_mge_dataloader
+from mge_plugin.data.dataset import TripletsConfig, create_mge_dataloader
 
 RATE = 16_000
 SAMPLES = 1000

@@ -16,17 +16,28 @@ pytest.importorskip("tinysoundfont")
 mido = pytest.importorskip("mido")
 pretty_midi = pytest.importorskip("pretty_midi")
 
-from mge_plugin.data.minislakh import write_corpus  # noqa: E402
-from mge_plugin.data.minislakh.chords import ARPEGGIOS, FAMILY_RHYTHMS, STABS  # noqa: E402
-from mge_plugin.data.minislakh.compose import compose_song  # noqa: E402
-from mge_plugin.data.minislakh.corpus import split_sizes  # noqa: E402
-from mge_plugin.data.minislakh.drums import HITS, KEYS  # noqa: E402
-from mge_plugin.data.minislakh.instruments import pitched_instruments  # noqa: E402
-from mge_plugin.data.minislakh.loudness import integrated_loudness  # noqa: E402
-from mge_plugin.data.minislakh.melody import ANSWERS, CADENCES, MOTIFS  # noqa: E402
-from mge_plugin.data.minislakh.score import inst_class  # noqa: E402
-from mge_plugin.data.minislakh.styles import all_styles  # noqa: E402
-from mge_plugin.data.minislakh.synth import Renderer  # noqa: E402
+from minislakh import write_corpus  # noqa: E402
+from minislakh.chords import (  # noqa: E402
+    ARPEGGIOS,
+    FAMILY_RHYTHMS,
+    STABS,
+)
+from minislakh.compose import compose_song  # noqa: E402
+from minislakh.corpus import split_sizes  # noqa: E402
+from minislakh.drums import (  # noqa: E402
+    HITS,
+    KEYS,
+)
+from minislakh.instruments import pitched_instruments  # noqa: E402
+from minislakh.loudness import integrated_loudness  # noqa: E402
+from minislakh.melody import (  # noqa: E402
+    ANSWERS,
+    CADENCES,
+    MOTIFS,
+)
+from minislakh.score import inst_class  # noqa: E402
+from minislakh.styles import all_styles  # noqa: E402
+from minislakh.synth import Renderer  # noqa: E402
 
 RATE = 44100
 SECONDS = 4.7

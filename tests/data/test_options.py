@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mge_plugin.config import ConfigError, parse_section
-from mge_plugin.data.options import AugmentConfig
+from mge_plugin.data.triplets import AugmentConfig
 from mge_plugin.tracks import Track
 
 SAMPLES = 1000

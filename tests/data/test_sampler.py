@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from mge_plugin.data.sampler import ItemSampler
+from mge_plugin.data.order import ItemSampler
 
 
 def _sampler(size=10, shuffle=True, seed=0, epoch=0):

@@ -6,8 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mge_plugin.data import triplets
 from mge_plugin.data.audio import read_audio, resample, to_channels
-from mge_plugin.data.choice import draw_window
-from mge_plugin.data.triplets import MAX_TRIES, Format, Window, make_triplet
+from mge_plugin.data.triplets import MAX_TRIES, Format, Window, draw_window, make_triplet
 from mge_plugin.tracks import Track
 
 RATE = 16_000

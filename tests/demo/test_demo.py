@@ -7,8 +7,8 @@ import pytest
 import soundfile as sf
 import torch
 
-from mge_plugin.demo import run
-from mge_plugin.demo.run import INSTRUMENTS, DemoSize, run_demo
+from mge_plugin import demo as run
+from mge_plugin.demo import INSTRUMENTS, DemoSize, run_demo
 from mge_plugin.files import shipped_file
 from mge_plugin.inference.pipeline import load
 from tests.cli.conftest import make_config

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from mge_plugin.data.latents.store import Store
-from mge_plugin.encoding.run import (
+from mge_plugin.data.latents.encode import (
     Ranks,
     Report,
     Settings,
@@ -13,6 +12,7 @@ from mge_plugin.encoding.run import (
     encode_corpora,
     read_corpora,
 )
+from mge_plugin.data.latents.store import Store
 from tests.encoding.tiny import vae_config
 
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from mge_plugin.config import ConfigError
-from mge_plugin.encoding.autoencoder import autoencoder_section, fingerprint, open_autoencoder
+from mge_plugin.models.autoencoder import autoencoder_section, fingerprint, open_autoencoder
 from mge_plugin.models.checkpoints import CheckpointError
 from tests.encoding.tiny import model_config, vae_config
 

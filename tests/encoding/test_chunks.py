@@ -5,7 +5,7 @@ import torch
 from stable_audio_tools.models.factory import create_pretransform_from_config
 from torch.testing import assert_close
 
-from mge_plugin.encoding.chunks import cover, encode_waveforms, measure_context, silent_frame
+from mge_plugin.models.autoencoder import cover, encode_waveforms, measure_context, silent_frame
 from tests.encoding.tiny import RATE, RATIO, vae_section
 
 

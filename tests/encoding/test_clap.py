@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.latents.windows import LatentForm, LatentWindow, cut
-from mge_plugin.encoding.clap import create_grid, fingerprint
+from mge_plugin.data.latents.dataset import LatentForm, LatentWindow, cut
+from mge_plugin.data.latents.encode import create_grid, embedder_fingerprint
 from mge_plugin.models.conditioning import CONDITIONERS
 from tests.encoding.tiny import RATE, RATIO, model_config
 
@@ -105,7 +105,9 @@ def test_the_fingerprint_goes_by_what_files_hold(tmp_path):
     def told(name, content, **options):
         path = tmp_path / name
         path.write_text(json.dumps(content))
-        return fingerprint({"type": "mge_clap", "config": {"ckpt_path": str(path)} | options})
+        return embedder_fingerprint(
+            {"type": "mge_clap", "config": {"ckpt_path": str(path)} | options}
+        )
 
     first = told("a.pt", 1)
     assert told("b.pt", 1) == first == told("c.pt", 1, cache_dir="anywhere")

@@ -14,8 +14,8 @@ import soundfile as sf
 import torch
 
 from mge_plugin.config import ConfigError
+from mge_plugin.data.latents.encode import Ranks, Settings
 from mge_plugin.data.latents.store import Store
-from mge_plugin.encoding.run import Ranks, Settings
 from tests.encoding.tiny import RATE, vae_config
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,10 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from mge_plugin.data.audio import rms_db
-from mge_plugin.data.latents.song import sums_of
+from mge_plugin.data.latents.encode import read_corpora
+from mge_plugin.data.latents.store import Store, sums_of
 from mge_plugin.data.triplets import Format, Window, make_triplet
-from mge_plugin.encoding.autoencoder import open_autoencoder
-from mge_plugin.encoding.run import Store, read_corpora
-from mge_plugin.models.latents import encode_posterior, encode_tracks
+from mge_plugin.models.autoencoder import encode_posterior, encode_tracks, open_autoencoder
 from mge_plugin.tracks import Track
 from tests.encoding.tiny import RATE, RATIO, vae_config
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from mge_plugin import cli
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import read_corpus
-from mge_plugin.data.minislakh import write_corpus
+from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.evaluation.segments import Heard, Segment
 from mge_plugin.models.mge import create_mge_model
+from minislakh import write_corpus
 from tests.cli.conftest import make_config
 from tests.inference.conftest import RATE
 from tests.inference.conftest import model as model  # fixtures

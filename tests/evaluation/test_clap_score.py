@@ -8,10 +8,8 @@ import pytest
 import torch
 
 from mge_plugin.data.triplets import Format
-from mge_plugin.evaluation.clap_score import ClapScore
-from mge_plugin.evaluation.embeddings import ConditionerEmbedding, hearing
-from mge_plugin.evaluation.run import Evaluation, collect
-from mge_plugin.evaluation.scores import score
+from mge_plugin.evaluation.metrics import ClapScore, ConditionerEmbedding, hearing
+from mge_plugin.evaluation.run import Evaluation, collect, score
 from mge_plugin.evaluation.segments import Estimate, draw_segments
 from mge_plugin.evaluation.systems import Silence
 from tests.inference.conftest import RATE, WINDOW

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mge_plugin.evaluation.scores import consistency, score
+from mge_plugin.evaluation.run import consistency, score
 from mge_plugin.evaluation.segments import Estimate
 from mge_plugin.evaluation.systems import Mixture, Model, RatioMask, RoundTrip, paper_sampling
-from mge_plugin.inference.engine import Engine
+from mge_plugin.inference.denoiser import Engine
 from mge_plugin.tracks import Track
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

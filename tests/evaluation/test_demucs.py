@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mge_plugin.config import ConfigError
-from mge_plugin.evaluation.demucs import Demucs, open_demucs
+from mge_plugin.evaluation.systems import Demucs, open_demucs
 from tests.inference.conftest import RATE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

@@ -11,8 +11,8 @@ import pytest
 from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import read_audio, write_wav
 from mge_plugin.data.triplets import Format
-from mge_plugin.evaluation.run import Scored, audio_path
-from mge_plugin.evaluation.scores import score
+from mge_plugin.evaluation.report import cell, table
+from mge_plugin.evaluation.run import Scored, audio_path, score
 from mge_plugin.evaluation.segments import (
     Estimate,
     Heard,
@@ -31,7 +31,6 @@ from mge_plugin.evaluation.systems import (
     paper_sampling,
     segment_seed,
 )
-from mge_plugin.evaluation.tables import cell, table
 from tests.inference.conftest import RATE, WINDOW
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

@@ -8,8 +8,13 @@ import scipy.linalg
 import torch
 
 from mge_plugin.config import ConfigError
-from mge_plugin.evaluation.embeddings import MelStatistics, Vggish, open_embedding
-from mge_plugin.evaluation.fad import Gaussian, frechet_distance
+from mge_plugin.evaluation.metrics import (
+    Gaussian,
+    MelStatistics,
+    Vggish,
+    frechet_distance,
+    open_embedding,
+)
 
 
 def exactly(mean, covariance, count=4000, seed=0):

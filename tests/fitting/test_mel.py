@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mge_plugin.config import ConfigError
-from mge_plugin.fitting.mel import create_mel_autoencoder, fit_mel
+from mge_plugin.standins.fit import create_mel_autoencoder, fit_mel
 
 CODER = {"type": "mge_mel", "config": {"n_mels": 16, "frames": 8, "latent_dim": 12}}
 

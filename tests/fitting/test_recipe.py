@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from mge_plugin.fitting import denoiser
-from mge_plugin.fitting.recipe import BY_LABEL, Phase, RecipeSize, make_weights
-from mge_plugin.inference.pipeline import Sampling, load
+from mge_plugin.inference.pipeline import load
+from mge_plugin.inference.request import Sampling
+from mge_plugin.standins import fit as denoiser
+from mge_plugin.standins.recipe import BY_LABEL, Phase, RecipeSize, make_weights
 
 SMALLEST = RecipeSize(
     songs=3,

@@ -8,13 +8,8 @@ import pytest
 import torch
 
 from mge_plugin.config import ConfigError
-from mge_plugin.fitting.text_audio import (
-    contrastive_loss,
-    create_text_audio,
-    fit_text_audio,
-    pairs_of,
-)
-from mge_plugin.models.text_audio import TextAudio, TextAudioConfig
+from mge_plugin.standins.fit import contrastive_loss, create_text_audio, fit_text_audio, pairs_of
+from mge_plugin.standins.text_audio import TextAudio, TextAudioConfig
 
 RATE = 16000
 CONFIG = Path(__file__).parents[2] / "model_configs" / "mge_dit_minislakh.json"

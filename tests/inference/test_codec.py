@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mge_plugin.inference import codec as codec_module
-from mge_plugin.inference.codec import Codec
+from mge_plugin.models import autoencoder as codec_module
+from mge_plugin.models.autoencoder import Codec
 from tests.inference.conftest import RATE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mge_plugin.inference.ddim import ddim_step, sample_ddim
-from mge_plugin.inference.schedule import T_MIN, linear_schedule
+from mge_plugin.inference.sampling import T_MIN, ddim_step, linear_schedule, sample_ddim
 from mge_plugin.models.given import Given
-from mge_plugin.noise import OBJECTIVES, V, per_track
+from mge_plugin.models.noise import OBJECTIVES, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track
 
 SHAPE = (2, NUM_TRACKS, 8, 20)

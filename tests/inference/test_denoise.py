@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mge_plugin.inference.denoise import denoise_tracks
-from mge_plugin.inference.schedule import linear_schedule
+from mge_plugin.inference.denoiser import denoise_tracks
+from mge_plugin.inference.sampling import linear_schedule
 from mge_plugin.models.dit import DiTConfig
 from mge_plugin.models.given import Given
 from mge_plugin.models.mge import MGEDiffusion

@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 import mge_plugin
-from mge_plugin.inference.pipeline import Pipeline, Sampling
+from mge_plugin.inference.pipeline import Pipeline
+from mge_plugin.inference.request import Sampling
 from tests.cli.conftest import make_config
 from tests.inference.conftest import RATE, WINDOW
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from torch import nn
 
-from mge_plugin.inference.pipeline import Pipeline, Request, Sampling, pick
-from mge_plugin.inference.request import refines
+from mge_plugin.inference.pipeline import Pipeline, pick
+from mge_plugin.inference.request import Request, Sampling, refines
 
 
 class Silent(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mge_plugin.data.audio import resample
-from mge_plugin.inference.refine import refine
+from mge_plugin.inference.finish import refine
 
 RATE, MODEL_RATE = 44100, 16000
 

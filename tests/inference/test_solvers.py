@@ -7,14 +7,24 @@ import torch
 from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError
-from mge_plugin.inference.ddim import renew, sample_ddim
-from mge_plugin.inference.repaint import back, sample_repaint
-from mge_plugin.inference.samplers import Method, check_sampler, sampler_names
-from mge_plugin.inference.schedule import SCHEDULES, linear_schedule, log_snr_schedule
-from mge_plugin.inference.seeds import ItemNoise, candidate_seed
-from mge_plugin.inference.solvers import sample_dpm_solver, sample_heun
+from mge_plugin.inference.sampling import (
+    SCHEDULES,
+    ItemNoise,
+    Method,
+    back,
+    candidate_seed,
+    check_sampler,
+    linear_schedule,
+    log_snr_schedule,
+    renew,
+    sample_ddim,
+    sample_dpm_solver,
+    sample_heun,
+    sample_repaint,
+    sampler_names,
+)
 from mge_plugin.models.given import Given
-from mge_plugin.noise import OBJECTIVES, V, per_track
+from mge_plugin.models.noise import OBJECTIVES, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track
 
 SHAPE = (2, NUM_TRACKS, 4, 10)

@@ -5,16 +5,14 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from mge_plugin.inference.denoise import Conditions, denoise_songs
-from mge_plugin.inference.outpaint import outpaint_songs
-from mge_plugin.inference.samplers import Method, sampler_names
-from mge_plugin.inference.seeds import ItemNoise
+from mge_plugin.inference.denoiser import Conditions, denoise_songs, outpaint_songs
+from mge_plugin.inference.sampling import ItemNoise, Method, sampler_names
 from mge_plugin.inference.windows import WindowRows, Windows
 from mge_plugin.models.dit import DiTConfig
 from mge_plugin.models.given import Given
 from mge_plugin.models.guidance import Guidance
 from mge_plugin.models.mge import MGEDiffusion
-from mge_plugin.noise import OBJECTIVES, per_track
+from mge_plugin.models.noise import OBJECTIVES, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track, pack, unpack
 
 CHANNELS, SIZE = 4, 8

@@ -8,9 +8,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from mge_plugin.inference import engine as engine_module
-from mge_plugin.inference.pipeline import Init, Keep, Request, Sampling, pick_dtype, remix
-from mge_plugin.inference.tasks import TASKS, together
+from mge_plugin.inference import denoiser as engine_module
+from mge_plugin.inference.pipeline import pick_dtype, remix
+from mge_plugin.inference.request import TASKS, Init, Keep, Request, Sampling, together
 from mge_plugin.tracks import Track
 from tests.inference.conftest import RATE, WINDOW
 
@@ -259,7 +259,7 @@ def test_silence_is_accompanied_and_added_to(pipeline):
 
 
 def test_the_gate_shuts_windows_in_which_nothing_is_found(pipeline, noise, monkeypatch):
-    from mge_plugin.inference import mastering
+    from mge_plugin.inference import finish as mastering
     from mge_plugin.inference.presence import Presence
 
     scores = iter([0.9, 0.05, 0.9] * 2)

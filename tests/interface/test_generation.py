@@ -9,7 +9,7 @@ import pytest
 import torch
 from stable_audio_tools.interface.interfaces import diffusion_cond as sat
 
-from mge_plugin.interface.generation import Asked, parse_prompt
+from mge_plugin.interface.generation_tab import Asked, parse_prompt
 from mge_plugin.registry import original
 from tests.interface.conftest import RATE, WINDOW, as_numpy, tiny_model
 

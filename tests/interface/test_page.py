@@ -5,7 +5,8 @@ import pytest
 from stable_audio_tools.interface import gradio as sat_gradio
 from stable_audio_tools.interface.interfaces import diffusion_cond as sat
 
-from mge_plugin.interface import fields, form, generation_tab
+from mge_plugin.interface import form, generation_tab
+from mge_plugin.interface import form as fields
 from mge_plugin.interface.desk import QUEUE
 from tests.interface.conftest import WINDOW, tiny_config, tiny_model
 

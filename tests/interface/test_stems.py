@@ -10,9 +10,11 @@ import pytest
 import soundfile as sf
 
 from mge_plugin.inference.request import Cancelled
-from mge_plugin.interface import form, rows, stems_tab, tracks
+from mge_plugin.interface import desk as tracks
+from mge_plugin.interface import form, stems_tab
+from mge_plugin.interface import stems_tab as rows
 from mge_plugin.interface.desk import desk_of
-from mge_plugin.interface.run import Step, perform
+from mge_plugin.interface.stems_tab import Step, perform
 from tests.interface.conftest import WINDOW, tiny_model
 
 FILLED = {

@@ -10,7 +10,10 @@ from torch._dynamo.utils import counters
 # is imported, which compiles as it defines its classes.
 torch.compile = functools.partial(torch.compile, backend="aot_eager")
 
-from mge_plugin.models.dit import DiTConfig, MGEDiT  # noqa: E402
+from mge_plugin.models.dit import (  # noqa: E402
+    DiTConfig,
+    MGEDiT,
+)
 
 
 def main(file: str) -> None:

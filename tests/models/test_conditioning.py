@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError
 from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
-from mge_plugin.models.hashed_words import HashedWords
+from mge_plugin.standins.hashed_words import HashedWords
 from mge_plugin.tracks import Track
 
 INSTRUMENTS = ["bass", "drums", "guitar", "piano", "organ", "strings", "brass", "choir", "harp"]
@@ -61,7 +61,7 @@ def test_two_instruments_are_about_as_near_to_each():
 
 def test_an_embedding_is_the_same_in_every_process():
     code = (
-        "from mge_plugin.models.hashed_words import HashedWords\n"
+        "from mge_plugin.standins.hashed_words import HashedWords\n"
         "print(HashedWords(8).embed_text(['the sound of the bass'])[0].tolist())"
     )
     environment = os.environ | {"PYTHONHASHSEED": "4711", "PYTHONPATH": os.pathsep.join(sys.path)}

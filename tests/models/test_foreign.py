@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mge_plugin.models.checkpoints import CheckpointError, load_weights, read_weights
-from mge_plugin.models.foreign import (
+from mge_plugin.models.checkpoints import (
     AUTOENCODER,
     AUTOENCODER_TRAINING,
     CLAP,
@@ -20,10 +19,13 @@ from mge_plugin.models.foreign import (
     OTHER_TRAINING,
     OURS,
     PUBLISHED,
+    CheckpointError,
     kind_of,
+    load_weights,
+    read_weights,
     texts_in,
 )
-from mge_plugin.models.importing import import_checkpoint
+from mge_plugin.models.published import import_checkpoint
 from tests.models.published import autoencoder_weights, saved, whole_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

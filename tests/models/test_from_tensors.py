@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from mge_plugin.models.checkpoints import CheckpointError
-from mge_plugin.models.from_tensors import Unseen
-from mge_plugin.models.importing import import_checkpoint
+from mge_plugin.models.published import Unseen, import_checkpoint
 from tests.models.published import autoencoder_weights, saved, whole_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

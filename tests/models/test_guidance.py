@@ -8,7 +8,7 @@ from mge_plugin.models.dit import DiTConfig
 from mge_plugin.models.given import Given
 from mge_plugin.models.guidance import Guidance, along
 from mge_plugin.models.mge import MGEDiffusion
-from mge_plugin.noise import V
+from mge_plugin.models.noise import V
 from mge_plugin.tracks import NUM_TRACKS, Track
 
 

@@ -10,15 +10,21 @@ from stable_audio_tools.models.utils import load_ckpt_state_dict
 from torch.testing import assert_close
 
 from mge_plugin.check import check_model
-from mge_plugin.inference.denoise import denoise_tracks
-from mge_plugin.inference.schedule import linear_schedule
-from mge_plugin.models import official
+from mge_plugin.inference.denoiser import denoise_tracks
+from mge_plugin.inference.sampling import linear_schedule
+from mge_plugin.models import checkpoints as official
+from mge_plugin.models.autoencoder import decode_tracks, encode_tracks
 from mge_plugin.models.checkpoints import load_weights
-from mge_plugin.models.from_tensors import Unseen, autoencoder_config, check_fit, model_config
 from mge_plugin.models.given import Given
-from mge_plugin.models.importing import import_checkpoint, write_weights
-from mge_plugin.models.latents import decode_tracks, encode_tracks
 from mge_plugin.models.mge import create_mge_model
+from mge_plugin.models.published import (
+    Unseen,
+    autoencoder_config,
+    check_fit,
+    import_checkpoint,
+    model_config,
+    write_weights,
+)
 from mge_plugin.tracks import Track, pack, unpack
 from tests.models.published import (
     GOLDEN,

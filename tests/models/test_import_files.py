@@ -13,7 +13,7 @@ from stable_audio_tools.models.utils import load_ckpt_state_dict
 from torch.testing import assert_close
 
 from mge_plugin.models.checkpoints import CheckpointError, read_weights
-from mge_plugin.models.importing import export_official, import_checkpoint, write_weights
+from mge_plugin.models.published import export_official, import_checkpoint, write_weights
 from tests.models.published import autoencoder_weights, saved, under, whole_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's

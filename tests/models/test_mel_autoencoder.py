@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mge_plugin import registry
-from mge_plugin.check.autoencoder import check_autoencoder
+from mge_plugin.check import check_autoencoder
 from mge_plugin.config import ConfigError
-from mge_plugin.models.mel_autoencoder import MelConfig, MelDecoder, MelEncoder, MelSpectrogram
+from mge_plugin.standins.mel_autoencoder import MelConfig, MelDecoder, MelEncoder, MelSpectrogram
 
 RATE = 16000
 WHOLE = {"n_mels": 96, "frames": 8, "latent_dim": 96 * 8}  # nothing is left out

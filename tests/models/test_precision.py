@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mge_plugin.inference.denoise import denoise_tracks
-from mge_plugin.inference.pipeline import Pipeline, Sampling
-from mge_plugin.inference.schedule import linear_schedule
+from mge_plugin.inference.denoiser import denoise_tracks
+from mge_plugin.inference.pipeline import Pipeline
+from mge_plugin.inference.request import Sampling
+from mge_plugin.inference.sampling import linear_schedule
 from mge_plugin.models.dit import TimestepFeatures
 from mge_plugin.models.given import Given
 from mge_plugin.models.mge import create_mge_model

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from mge_plugin.config import ConfigError
 from mge_plugin.models.checkpoints import CheckpointError
 from mge_plugin.models.conditioning import create_conditioner
-from mge_plugin.models.text_audio import TextAudio, TextAudioConfig, open_text_audio
+from mge_plugin.standins.text_audio import TextAudio, TextAudioConfig, open_text_audio
 
 SMALL = TextAudioConfig(channels=8, bands=16, words=64)
 

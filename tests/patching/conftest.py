@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from mge_plugin.patching.diff import parse_diff
-from mge_plugin.patching.patch import patch_files
+from mge_plugin.patch import parse_diff, patch_files
 from tests.patching.copies import ROOT, installed_package
 
 STUBS = {

@@ -5,9 +5,8 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from mge_plugin import upstream
-from mge_plugin.patching.diff import parse_diff
-from mge_plugin.patching.patch import Patch, patch_files
+from mge_plugin import sat as upstream
+from mge_plugin.patch import Patch, parse_diff, patch_files
 
 ROOT = Path(__file__).parents[2]
 

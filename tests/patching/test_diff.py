@@ -2,7 +2,7 @@
 
 import pytest
 
-from mge_plugin.patching.diff import MisfitError, parse_diff
+from mge_plugin.patch import MisfitError, parse_diff
 
 OLD = b"".join(b"%d\n" % number for number in range(1, 21))
 NEW = OLD.replace(b"2\n3\n", b"two\nand a half\n3\n", 1).replace(b"18\n", b"", 1) + b"21\n"

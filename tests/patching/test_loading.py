@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mge_plugin import upstream
-from mge_plugin.patching.patch import find_patch
+from mge_plugin import sat as upstream
+from mge_plugin.patch import find_patch
 from tests.patching.copies import ROOT, offer, patched_copy
 
 

@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from mge_plugin import upstream
-from mge_plugin.patching.patch import State, find_patch, patch_files
+from mge_plugin import sat as upstream
+from mge_plugin.patch import State, find_patch, patch_files
 from tests.patching.copies import patch_for
 
 # Of stable_audio_tools/__init__.py in the packages on PyPI, and in the repository since 2023.

@@ -5,8 +5,8 @@ from importlib import metadata
 
 import pytest
 
-from mge_plugin import upstream
-from mge_plugin.patching.places import Place, find_place
+from mge_plugin import sat as upstream
+from mge_plugin.patch import Place, find_place
 
 
 def test_a_clone_is_known_by_its_folder_or_its_packages(make_clone, monkeypatch):
@@ -63,6 +63,6 @@ def test_what_is_no_stable_audio_tools_is_told_by_what_is_there(tmp_path):
 
 
 def test_without_an_installed_one_a_clone_is_asked_for(monkeypatch):
-    monkeypatch.setattr("mge_plugin.patching.places.find_spec", lambda name: None)
+    monkeypatch.setattr("mge_plugin.patch.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="not installed here: name the folder of a clone"):
         find_place()

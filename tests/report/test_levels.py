@@ -3,14 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from mge_plugin.report.formats import (
-    format_clock,
-    format_db,
-    format_length,
-    is_number,
-    meter_percent,
-)
-from mge_plugin.report.levels import measure_levels
+from mge_plugin.report.page import format_clock, format_db, format_length, is_number, meter_percent
+from mge_plugin.report.pictures import measure_levels
 
 
 def test_a_half_scale_sine_has_a_peak_of_6_and_an_rms_of_9_below_full_scale():

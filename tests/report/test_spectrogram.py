@@ -6,12 +6,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from mge_plugin.report.spectrogram import (
-    N_MELS,
-    mel_spectrogram,
-    plot_box,
-    spectrogram_png,
-)
+from mge_plugin.report.pictures import N_MELS, mel_spectrogram, plot_box, spectrogram_png
 
 
 def sine(frequency, sample_rate=16000, seconds=0.5):

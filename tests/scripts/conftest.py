@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mge_plugin.data.minislakh import write_corpus
+from minislakh import write_corpus
 from tests.patching.copies import ROOT, patched_copy
 
 CLONE = "STABLE_AUDIO_TOOLS_REPO"
@@ -17,7 +17,7 @@ SCRIPTS = ("train.py", "unwrap_model.py", "pre_encode.py", "run_gradio.py", "def
 # They ask for a GPU by name. This registers nothing: the patched package does.
 ON_CPU = """
 import runpy, sys
-from mge_plugin.cpu import keep_to_cpu
+from mge_plugin.devices import keep_to_cpu
 keep_to_cpu(1)
 sys.argv = sys.argv[1:]
 sys.path[0] = "."

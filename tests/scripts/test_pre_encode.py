@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.loaders import DATASET_TYPES, PRE_ENCODER, create_mge_dataloader
+from mge_plugin.data.dataset import DATASET_TYPES, PRE_ENCODER, create_mge_dataloader
 
 
 @pytest.mark.parametrize("name", DATASET_TYPES)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mge_plugin import registry
-from mge_plugin.data.minislakh import write_corpus
+from minislakh import write_corpus
 
 CONFIGS = Path(__file__).parents[2] / "model_configs"
 

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from mge_plugin.models.conditioning import TrackConditioner
-from mge_plugin.models.hashed_words import HashedWords
+from mge_plugin.standins.hashed_words import HashedWords
 from mge_plugin.tracks import Track
 from mge_plugin.training.conditioning import ConditioningModes, drop_tracks, training_embeddings
 

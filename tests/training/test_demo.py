@@ -16,10 +16,11 @@ from stable_audio_tools.training import (
 )
 from torch.testing import assert_close
 
-from mge_plugin.inference.schedule import linear_schedule
-from mge_plugin.inference.tasks import TASKS
-from mge_plugin.report.panels import PANEL_HEIGHT, TITLE_HEIGHT
-from mge_plugin.training import demo, demo_items
+from mge_plugin.inference.request import TASKS
+from mge_plugin.inference.sampling import linear_schedule
+from mge_plugin.report.pictures import PANEL_HEIGHT, TITLE_HEIGHT
+from mge_plugin.training import demo
+from mge_plugin.training import demo as demo_items
 
 
 def build(model_config, dataset_config, workers=0):

@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from mge_plugin.training.loss_sums import LossSums
+from mge_plugin.training.objective import LossSums
 
 CPU = torch.device("cpu")
 T = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.3, 0.3], [0.0, 0.9, 0.9], [0.4, 0.4, 0.0]])

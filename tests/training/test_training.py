@@ -15,7 +15,8 @@ from stable_audio_tools.training import (
 from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 from torch.testing import assert_close
 
-from mge_plugin.inference.pipeline import Sampling, load
+from mge_plugin.inference.pipeline import load
+from mge_plugin.inference.request import Sampling
 from mge_plugin.models.checkpoints import read_checkpoint
 from mge_plugin.training.randomness import ItemRandomness
 from mge_plugin.training.wrapper import MGETrainingWrapper

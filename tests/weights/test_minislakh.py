@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from mge_plugin.data.audio import read_audio, resample, rms_db
-from mge_plugin.data.minislakh import write_corpus
-from mge_plugin.demo.run import INSTRUMENTS, OTHER_SONGS, fullest_song
-from mge_plugin.evaluation.log_mel import log_mel_l1
+from mge_plugin.demo import INSTRUMENTS, OTHER_SONGS, fullest_song
+from mge_plugin.evaluation.metrics import log_mel_l1
 from mge_plugin.files import shipped_file
-from mge_plugin.inference.pipeline import Request, Sampling, load
+from mge_plugin.inference.pipeline import load
+from mge_plugin.inference.request import Request, Sampling
 from mge_plugin.prompts import label_prompt
+from minislakh import write_corpus
 
 RATE = 16000
 RAW = Sampling(20, 1.0, sampler="dpm-solver++", refine="none", gate=False)

@@ -1,4 +1,6 @@
-"""A plain folder of songs, a manifest, or a folder of music without stems.
+"""Manifests: a CSV or JSONL file that lists the stems of songs, a file a line.
+
+A plain folder of songs, a manifest, or a folder of music without stems.
 
 my_songs/                        split folders train, validation and test are used if there are any
     Artist/Song/bass.wav         any depth: a folder with audio files is a song
@@ -11,19 +13,155 @@ songs.csv or songs.jsonl         columns or keys: song, label, path; and split, 
 With `"mixture_only": true` every audio file of the folder is a song by itself.
 """
 
+import csv
+import json
 import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import soundfile as sf
 
-from mge_plugin.config import ConfigError
-from mge_plugin.data import containers
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.manifest import find_listed, is_manifest, read_listed
-from mge_plugin.data.corpora.reader import Found, FoundStem, Place, Reader, read_part
-from mge_plugin.data.corpora.scan import File, Scanner, plain
-from mge_plugin.data.corpora.splits import SPLITS, draw_splits, split_folders
-from mge_plugin.data.songs import IndexReport
+from mge_plugin.config import ConfigError, choose
+from mge_plugin.data import audio as containers
+from mge_plugin.data.corpora.reader import (
+    SPLITS,
+    CorpusConfig,
+    File,
+    Found,
+    FoundStem,
+    Place,
+    Reader,
+    Scanner,
+    draw_splits,
+    plain,
+    read_part,
+    split_folders,
+)
+from mge_plugin.data.songs import IndexReport, Part
+
+SUFFIXES = (".csv", ".jsonl")
+REQUIRED = ("song", "label", "path")
+COLUMNS = (*REQUIRED, "split", "stem")
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a corpus's path names a list of files, not a folder."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def audio_root(config: CorpusConfig) -> Path:
+    """The folder that the manifest's paths start from and have to stay in."""
+    if config.audio_path is not None:
+        return Path(config.audio_path).expanduser()
+    return Path(config.path).expanduser().parent
+
+
+def find_listed(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+    """The songs in the order of their ids; a path that is not there or leads out is left out."""
+    manifest = Path(config.path).expanduser()
+    songs: dict[str, list[tuple[File, dict[str, str]]]] = defaultdict(list)
+    files = _Files(scanner)
+    for number, row in _rows(manifest):
+        file = files.find(row["path"], f"{manifest}:{number}")
+        if file is not None:
+            songs[row["song"]].append((file, row))
+    splits = _splits(manifest, songs, config)
+    return [
+        Place(
+            song,
+            scanner.root,
+            (splits[song],),
+            tuple(file for file, _ in rows),
+            tuple((str(f.path), row["label"], row.get("stem") or str(f.path)) for f, row in rows),
+        )
+        for song, rows in sorted(songs.items())
+    ]
+
+
+class _Files:
+    """Finds the files that a manifest names, each folder listed once."""
+
+    def __init__(self, scanner: Scanner) -> None:
+        self.scanner = scanner
+        self.folders: dict[Path, dict[Path, File]] = {}
+
+    def find(self, path: str, where: str) -> File | None:
+        full = self.scanner.root / path
+        if not self.scanner.holds(full):
+            self.scanner.report.leave_out(f"{where}: {path}", "path that leads out of the folder")
+            return None
+        if full.parent not in self.folders:
+            files = self.scanner.files(full.parent)
+            self.folders[full.parent] = {file.path: file for file in files}
+        if full not in self.folders[full.parent]:
+            self.scanner.report.leave_out(f"{where}: {path}", "listed file that is not there")
+        return self.folders[full.parent].get(full)
+
+
+def _splits(manifest: Path, songs: Mapping[str, list], config: CorpusConfig) -> dict[str, str]:
+    """The split of each song: the column's, where there is one, else by a draw."""
+    if not songs:
+        return {}
+    named = {song: {row.get("split") or "" for _, row in rows} for song, rows in songs.items()}
+    if not any(any(splits) for splits in named.values()):
+        return draw_splits(songs, config)
+    for song, splits in named.items():
+        if len(splits) > 1:
+            raise ConfigError(f"{manifest}: song {song!r} is in several splits: {sorted(splits)}")
+        choose(f"{manifest}: split of {song!r}", next(iter(splits)), dict.fromkeys(SPLITS))
+    return {song: next(iter(splits)) for song, splits in named.items()}
+
+
+def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, row); a row without its columns raises."""
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{manifest}: cannot be read ({error})") from error
+    read = _csv_rows if manifest.suffix.lower() == ".csv" else _json_rows
+    for number, row in read(manifest, text):
+        missing = [name for name in REQUIRED if not row.get(name)]
+        if missing:
+            raise ConfigError(f"{manifest}:{number}: missing {', '.join(missing)}")
+        yield number, {name: str(row[name]) for name in COLUMNS if row.get(name)}
+
+
+def _csv_rows(manifest: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(text.splitlines())
+    for name in reader.fieldnames or ():
+        choose(f"{manifest}: column", name, dict.fromkeys(COLUMNS))
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _json_rows(manifest: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{manifest}:{number}: not valid JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise ConfigError(f"{manifest}:{number}: expected an object with {REQUIRED}")
+        for name in row:
+            choose(f"{manifest}:{number}: key", name, dict.fromkeys(COLUMNS))
+        yield number, row
+
+
+def read_listed(place: Place) -> Found:
+    """The listed stems; lines of one stem are its parts."""
+    report = IndexReport()
+    labels: dict[str, str] = {}
+    parts: dict[str, list[Part]] = defaultdict(list)
+    for path, label, stem in place.listed:
+        labels.setdefault(stem, label)
+        parts[stem] += read_part(Path(path), report)
+    stems = (FoundStem((labels[stem],), tuple(read)) for stem, read in parts.items() if read)
+    return Found(tuple(stems), report=report)
+
 
 MIXTURES = {"mixture", "mix", "master", "linear_mixture"}
 AUDIO = {f".{name.lower()}" for name in sf.available_formats()} - {".raw"}

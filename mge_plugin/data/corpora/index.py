@@ -1,20 +1,131 @@
-"""The song index of the corpora in a config: found, read or remembered, selected, reported."""
+"""What is in an indexed corpus, as data and as a table in text.
 
-from collections.abc import Sequence
+The song index on disk: one JSON file a corpus, checked against the files' sizes and times.
+
+A song is read again when one of its files was changed, removed or added, or its manifest's lines
+were. Songs with a file that could not be read are not kept: what is in the way may be gone.
+
+The song index of the corpora in a config: found, read or remembered, selected, reported.
+"""
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import platformdirs
 from tqdm import tqdm
 
+from mge_plugin import __version__
 from mge_plugin.config import ConfigError, choose
-from mge_plugin.data.corpora import folder, manifest, medleydb, moisesdb, musdb18, musdb18_hq, slakh
-from mge_plugin.data.corpora.cache import IndexCache, from_entry, place_key, to_entry
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.reader import Found, Place, Reader
-from mge_plugin.data.corpora.scan import Scanner
+from mge_plugin.data.corpora import folder, medleydb, moisesdb, musdb18, musdb18_hq, slakh
+from mge_plugin.data.corpora import folder as manifest
+from mge_plugin.data.corpora.reader import (
+    READER_OPTIONS,
+    UNREADABLE,
+    CorpusConfig,
+    Found,
+    FoundStem,
+    Place,
+    Reader,
+    Scanner,
+)
 from mge_plugin.data.corpora.select import note_unknown_exclusions, to_song, usable_songs
-from mge_plugin.data.songs import IndexReport, Song
+from mge_plugin.data.songs import IndexReport, Part, Song
+from mge_plugin.files import write_file
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+SELECTING = ("on_duplicates", "test_share", "validation_share", "split_seed")  # nothing in a song
+
+
+def cache_folder(setting: str | None) -> Path | None:
+    """The folder that `index_cache` names: "auto" is the user's cache folder, null is none."""
+    if setting == AUTO:
+        return platformdirs.user_cache_path("mge_plugin", appauthor=False) / "index"
+    return None if setting is None else Path(setting).expanduser()
+
+
+@dataclass(frozen=True)
+class IndexCache:
+    """What earlier runs read of one corpus."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, folder: Path, root: Path, config: CorpusConfig) -> "IndexCache":
+        """The file of a corpus at `root` read with the options that change what a song is."""
+        names = [n for n in READER_OPTIONS[config.type] if n not in SELECTING]
+        options = {name: getattr(config, name) for name in names}
+        options["follow_links"] = config.follow_links
+        options["loose files"] = config.type == "folder" and config.mixture_only
+        key = json.dumps([__version__, str(root.resolve()), config.type, options])
+        return cls(folder / f"{config.type}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json")
+
+    def load(self) -> dict[str, Any]:
+        """Entries by place; a file that cannot be used is told and counts as none."""
+        try:
+            entries = json.loads(self.path.read_bytes())
+            if not isinstance(entries, dict):
+                raise TypeError("not an object")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            logger.warning("%s: made anew, it cannot be used (%s)", self.path, error)
+            return {}
+        return entries
+
+    def save(self, entries: Mapping[str, Any]) -> None:
+        """Write the file whole or not at all; a folder that cannot be written to is told."""
+        try:
+            write_file(self.path, json.dumps(entries).encode())
+        except OSError as error:
+            logger.warning("%s: the index is not kept (%s)", self.path, error.strerror or error)
+
+
+def place_key(place: Place) -> str:
+    """What names a place within its corpus."""
+    return f"{place.path}|{place.id}"
+
+
+def stamp(place: Place) -> list[Any]:
+    """What has to be the same for what was read to be true still."""
+    files = [[str(file.path), file.size, file.mtime_ns] for file in place.files]
+    return [files, [list(line) for line in place.listed]]
+
+
+def to_entry(place: Place, found: Found) -> dict[str, Any] | None:
+    """What is kept of a song; None if it should be read again."""
+    if UNREADABLE in found.report.left_out:
+        return None
+    stems = [[s.labels, [_plain_part(part) for part in s.parts]] for s in found.stems]
+    report = asdict(found.report)
+    return {"stamp": stamp(place), "stems": stems, "origin": found.origin, "report": report}
+
+
+def from_entry(place: Place, entry: Any) -> Found | None:
+    """What was read of a song, if nothing has changed and the entry is one."""
+    try:
+        if entry["stamp"] != stamp(place):
+            return None
+        stems = tuple(
+            FoundStem(tuple(labels), tuple(Part(Path(p), *rest) for p, *rest in parts))
+            for labels, parts in entry["stems"]
+        )
+        return Found(stems, str(entry["origin"]), IndexReport(**entry["report"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _plain_part(part: Part) -> list[Any]:
+    return [str(part.path), part.sample_rate, part.num_frames, part.stream]
+
 
 READERS: dict[str, Reader] = {
     "slakh": slakh.READER,
@@ -136,3 +247,62 @@ def _nothing_usable(
     if any(len(song.stems) > 1 for song in songs):
         return f"datasets: {config.id!r} has no song left by its labels: {reasons}"
     return f"{root}: none of {places} songs is usable: {reasons}"
+
+
+EXAMPLES = 3  # places told for each reason
+HOUR = 3600  # seconds
+
+
+def summarize(corpus: Corpus) -> dict[str, Any]:
+    """Songs, hours, stems by label, sample rates in Hz, and what was left out or odd and why."""
+    config, songs = corpus.config, corpus.songs
+    return {
+        "id": config.id,
+        "type": config.type,
+        "path": config.path,
+        "split": config.split,
+        "mixture_only": config.mixture_only,
+        "songs": len(songs),
+        "hours": sum(song.seconds for song in songs) / HOUR,
+        "stems": _stems(corpus),
+        "sample_rates": dict(Counter(p.sample_rate for song in songs for p in song.parts)),
+        "left_out": _reasons(corpus.report.left_out),
+        "noticed": _reasons(corpus.report.odd),
+    }
+
+
+def _stems(corpus: Corpus) -> dict[str, dict[str, Any]]:
+    """By label, the commonest first: number, hours, and whether it may be the asked source."""
+    stems = [stem for song in corpus.songs for stem in song.stems]
+    counts = Counter(stem.label for stem in stems)
+    hours: Counter[str] = Counter()
+    for stem in stems:
+        hours[stem.label] += stem.seconds / HOUR
+    asked = {stem.label for stem in stems if stem.queryable}
+    return {
+        label: {"stems": counts[label], "hours": hours[label], "queryable": label in asked}
+        for label in sorted(counts, key=lambda label: (-counts[label], label))
+    }
+
+
+def _reasons(places: dict[str, list[str]]) -> list[dict[str, Any]]:
+    return [
+        {"reason": reason, "count": len(where), "first": where[:EXAMPLES]}
+        for reason, where in places.items()
+    ]
+
+
+def table(summary: dict[str, Any]) -> Iterator[str]:
+    """The lines of a summary."""
+    yield f"{summary['id']}  ({summary['type']}, {summary['split']})  {summary['path']}"
+    rates = ", ".join(f"{rate} Hz" for rate in sorted(summary["sample_rates"]))
+    yield f"  {summary['songs']} songs, {summary['hours']:.2f} hours, {rates}"
+    width = max(map(len, [*summary["stems"], "label"]))
+    yield f"  {'label':{width}} {'stems':>7} {'hours':>8}"
+    for label, stem in summary["stems"].items():
+        never = "" if stem["queryable"] else "  never asked for"
+        yield f"  {label:{width}} {stem['stems']:7} {stem['hours']:8.2f}{never}"
+    for kind, title in (("left_out", "left out"), ("noticed", "noticed")):
+        for entry in summary[kind]:
+            yield f"  {title} {entry['count']}: {entry['reason']}"
+            yield from (f"      {place}" for place in entry["first"])

@@ -13,11 +13,21 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.metadata import MetadataError, read_yaml
-from mge_plugin.data.corpora.reader import Found, FoundStem, Place, Reader, left_out, read_part
-from mge_plugin.data.corpora.scan import File, Scanner, plain
-from mge_plugin.data.corpora.splits import draw_splits
+from mge_plugin.data.corpora.reader import (
+    CorpusConfig,
+    File,
+    Found,
+    FoundStem,
+    MetadataError,
+    Place,
+    Reader,
+    Scanner,
+    draw_splits,
+    left_out,
+    plain,
+    read_part,
+    read_yaml,
+)
 from mge_plugin.data.songs import IndexReport
 
 STEMS = "_STEMS"

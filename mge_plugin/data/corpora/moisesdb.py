@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.metadata import MetadataError, read_json_object
-from mge_plugin.data.corpora.reader import Found, FoundStem, Place, Reader, left_out, read_part
-from mge_plugin.data.corpora.scan import Scanner, plain
-from mge_plugin.data.corpora.splits import draw_splits
+from mge_plugin.data.corpora.reader import (
+    CorpusConfig,
+    Found,
+    FoundStem,
+    MetadataError,
+    Place,
+    Reader,
+    Scanner,
+    draw_splits,
+    left_out,
+    plain,
+    read_json_object,
+    read_part,
+)
 from mge_plugin.data.songs import IndexReport, Part
 
 METADATA = "data.json"

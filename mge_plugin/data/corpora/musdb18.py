@@ -12,12 +12,18 @@ AAC is lossy, so the mixture stream is not the sum of the stems; the mixture use
 from pathlib import Path
 
 from mge_plugin.config import ConfigError, choose
-from mge_plugin.data.audio import AudioError
-from mge_plugin.data.containers import MISSING, has_pyav, stream_infos
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.reader import UNREADABLE, Found, FoundStem, Place, Reader, left_out
-from mge_plugin.data.corpora.scan import Scanner
-from mge_plugin.data.corpora.splits import split_folders
+from mge_plugin.data.audio import MISSING, AudioError, has_pyav, stream_infos
+from mge_plugin.data.corpora.reader import (
+    UNREADABLE,
+    CorpusConfig,
+    Found,
+    FoundStem,
+    Place,
+    Reader,
+    Scanner,
+    left_out,
+    split_folders,
+)
 from mge_plugin.data.songs import Part
 
 ENDING = ".stem.mp4"

@@ -9,10 +9,17 @@ musdb18hq/
 """
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.musdb18 import ENDING, STREAMS, musdb_folders, musdb_splits
-from mge_plugin.data.corpora.reader import Found, FoundStem, Place, Reader, read_part
-from mge_plugin.data.corpora.scan import Scanner, by_name
+from mge_plugin.data.corpora.reader import (
+    CorpusConfig,
+    Found,
+    FoundStem,
+    Place,
+    Reader,
+    Scanner,
+    by_name,
+    read_part,
+)
 from mge_plugin.data.songs import IndexReport
 
 STEMS = STREAMS[1:]

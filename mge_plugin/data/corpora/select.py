@@ -4,8 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.reader import Found, FoundStem, Place
+from mge_plugin.data.corpora.reader import CorpusConfig, Found, FoundStem, Place
 from mge_plugin.data.songs import IndexReport, Part, Song, Stem
 
 UNASKABLE = ("other", "unknown")  # labels that name no instrument

@@ -15,11 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from mge_plugin.config import ConfigError, choose
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.metadata import MetadataError, read_yaml
-from mge_plugin.data.corpora.reader import Found, FoundStem, Place, Reader, left_out, read_part
-from mge_plugin.data.corpora.scan import Scanner, by_name, plain
-from mge_plugin.data.corpora.splits import SPLITS, split_folders
+from mge_plugin.data.corpora.reader import (
+    SPLITS,
+    CorpusConfig,
+    Found,
+    FoundStem,
+    MetadataError,
+    Place,
+    Reader,
+    Scanner,
+    by_name,
+    left_out,
+    plain,
+    read_part,
+    read_yaml,
+    split_folders,
+)
 from mge_plugin.data.songs import IndexReport
 
 OMITTED = "omitted"

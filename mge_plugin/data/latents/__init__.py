@@ -1,8 +1,7 @@
 """Songs as latents on disk, made by `mge encode`, and `dataset_type: "mge_latents"`.
 
-song.py      what is known of a song of latents and how its file is laid out
-store.py     a folder of such files: names, whole writing, the index
-windows.py   one training item: source, window, silence check, crop
-config.py, dataset.py   the dataset and its loader
+store.py     one song's file, and a folder of them with its index
 shards.py    the same files in WebDataset shards
+encode.py    songs to latents and embeddings
+dataset.py   one training item: source, window, silence check, crop; the dataset and its loader
 """

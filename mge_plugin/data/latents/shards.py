@@ -21,12 +21,23 @@ from safetensors.torch import load
 from torch.utils.data import DataLoader, IterableDataset
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.batches import Item, collate
-from mge_plugin.data.latents.config import LatentsConfig, LatentsEntry
-from mge_plugin.data.latents.song import LatentSong, StoreInfo, tensors_problem
-from mge_plugin.data.latents.store import Store, safe_name, sweep
-from mge_plugin.data.latents.windows import LatentForm, cut, draw_window
-from mge_plugin.data.window import Asked
+from mge_plugin.data.latents.dataset import (
+    LatentForm,
+    LatentsConfig,
+    LatentsEntry,
+    cut,
+    draw_window,
+)
+from mge_plugin.data.latents.store import (
+    LatentSong,
+    Store,
+    StoreInfo,
+    safe_name,
+    sweep,
+    tensors_problem,
+)
+from mge_plugin.data.order import Item, collate
+from mge_plugin.data.triplets import Asked
 
 MEGABYTE = 1_000_000
 OWNER = "shard"  # of temporary files

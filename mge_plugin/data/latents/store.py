@@ -6,6 +6,19 @@
     OUT/shards/train-000000.tar                       the same in WebDataset shards, if asked for
 
 Nothing else is needed beside a song's file: index and store can be made anew from the headers.
+
+One song of latents: a safetensors file whose header says what it is.
+
+| tensor | shape | content |
+|---|---|---|
+| latents | (sum, frame, part, channel) | part 0 the mean, part 1 the deviation if it is kept |
+| power | (stem, frame) float32 | mean square of the stem's samples of a frame |
+| silence | (part, channel) | the latents of a frame amid silence |
+| clap | (sum, grid, width) | an audio embedding every so many seconds, if there are any |
+| clap_silence | (width,) | that of silence |
+
+A sum is some of the stems together: all (the mixture), one (a source) or all but one (its
+submixture). Each is stored once: of two stems, each is the other's submixture.
 """
 
 import hashlib
@@ -15,19 +28,194 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from mge_plugin.config import ConfigError, read_json
-from mge_plugin.data.latents.song import HEADER, LatentSong, StoreInfo
+from mge_plugin.data.songs import Song
+from mge_plugin.data.triplets import Asked
 from mge_plugin.files import file_stem
 
 logger = logging.getLogger(__name__)
+
+FORMAT = 1  # of the files; another number cannot be read
+HEADER = "mge_latents"  # the key of the header's metadata
+
+Sum = tuple[int, ...]  # numbers of stems
+
+
+class Tensors(Protocol):
+    """Gives a tensor, or what can be sliced like one without reading all of it."""
+
+    def __call__(self, name: str) -> Any: ...
+
+
+@dataclass(frozen=True)
+class GridInfo:
+    """The audio embeddings of a store."""
+
+    fingerprint: str  # of the embedder's config and files
+    seconds: float  # that an embedding hears
+    every: float  # seconds from one to the next
+    width: int
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """What every song of a store has in common; latents that differ in it must not be mixed."""
+
+    autoencoder: str  # fingerprint of its config and weights
+    sample_rate: int  # Hz
+    audio_channels: int
+    ratio: int  # samples a frame
+    channels: int  # of the latents
+    posterior: str  # full: mean and deviation; mean
+    dtype: str
+    precision: str  # in which the encoder ran
+    clap: GridInfo | None = None
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> "StoreInfo":
+        """From JSON."""
+        clap = values.get("clap")
+        return cls(**{**values, "clap": None if clap is None else GridInfo(**clap)})
+
+    def differences(self, other: "StoreInfo", names: tuple[str, ...] = ()) -> list[str]:
+        """A phrase for each value (of `names`, or of all) that `other` has another of."""
+        names = names or tuple(field.name for field in fields(self))
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return [f"{n} is {a!r} and {b!r}" for n, (a, b) in pairs.items() if a != b]
+
+    def misfits(self, asked: Asked) -> list[str]:
+        """What keeps these latents from a model."""
+        pairs = {
+            "sample_rate": (asked.sample_rate, self.sample_rate),
+            "audio_channels": (asked.audio_channels, self.audio_channels),
+        }
+        problems = [
+            f"{name}: the model has {model}, the latents were made of audio with {ours}"
+            for name, (model, ours) in pairs.items()
+            if model != ours
+        ]
+        if asked.sample_size % self.ratio:
+            problems.append(
+                f"sample_size {asked.sample_size} is not a whole number of latent frames of "
+                f"{self.ratio} samples"
+            )
+        return problems
+
+
+@dataclass(frozen=True)
+class LatentStem:
+    """What is kept of a stem beside its sound."""
+
+    label: str
+    path: str  # its first file, relative to the song's folder where it is inside
+    queryable: bool = True
+
+
+@dataclass(frozen=True)
+class LatentSong:
+    """A song's header."""
+
+    id: str
+    corpus: str
+    split: str
+    path: str  # where its audio was
+    seconds: float  # of the whole song
+    frames: int
+    stems: tuple[LatentStem, ...]
+    sums: tuple[Sum, ...]  # the rows of `latents`
+    content: str  # fingerprint of the files it was made from, see `content_of`
+    store: StoreInfo
+    mixture_only: bool = False
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """Numbers of the stems that may be asked for."""
+        asked = [i for i, stem in enumerate(self.stems) if stem.queryable]
+        return () if self.mixture_only else tuple(asked)
+
+    @property
+    def every(self) -> Sum:
+        """All stems: the mixture."""
+        return tuple(range(len(self.stems)))
+
+    def row(self, stems: Sum) -> int:
+        """Where a sum is in `latents` and `clap`."""
+        return self.sums.index(stems)
+
+    def without(self, stem: int | None) -> Sum:
+        """All stems but one, or all."""
+        return tuple(i for i in self.every if i != stem)
+
+    def to_json(self) -> str:
+        """The header's text."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "LatentSong":
+        """Read a header; one that is none raises ValueError."""
+        try:
+            values = json.loads(text)
+            if values.pop("format") != FORMAT:
+                raise ValueError("it is of another format")
+            values["stems"] = tuple(LatentStem(**stem) for stem in values["stems"])
+            values["sums"] = tuple(tuple(stems) for stems in values["sums"])
+            return cls(**{**values, "store": StoreInfo.read(values["store"])})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"its header is incomplete ({error})") from error
+
+
+def sums_of(song: Song) -> tuple[Sum, ...]:
+    """What is encoded of a song: the mixture, every source and every submixture, each once."""
+    every = tuple(range(len(song.stems)))
+    if song.mixture_only:
+        return (every,)
+    asked = [i for i in every if song.stems[i].queryable]
+    pairs = [((i,), tuple(j for j in every if j != i)) for i in asked]
+    return tuple(dict.fromkeys([every, *(stems for pair in pairs for stems in pair)]))
+
+
+def content_of(song: Song) -> str:
+    """A fingerprint of a song's stems: their labels and files, wherever the corpus is."""
+    stems = [
+        [stem.label, stem.queryable, [_part(song, part) for part in stem.parts]]
+        for stem in song.stems
+    ]
+    text = json.dumps([song.id, song.mixture_only, stems])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def relative_path(song: Song, path: Any) -> str:
+    """A file's place in the song's folder; its name where it is elsewhere."""
+    inside = path.is_relative_to(song.path) and path != song.path
+    return path.relative_to(song.path).as_posix() if inside else path.name
+
+
+def tensors_problem(song: LatentSong, shapes: Mapping[str, Tensor]) -> str | None:
+    """In words, what is wrong with a file's tensors by name; None if nothing is."""
+    parts = 2 if song.store.posterior == "full" else 1
+    expected = {
+        "latents": (len(song.sums), song.frames, parts, song.store.channels),
+        "power": (len(song.stems), song.frames),
+        "silence": (parts, song.store.channels),
+    }
+    for name, shape in expected.items():
+        found = tuple(shapes[name].shape) if name in shapes else None
+        if found != shape:
+            return f"{name}: expected shape {shape}, found {found}"
+    return None
+
+
+def _part(song: Song, part: Any) -> list[Any]:
+    return [relative_path(song, part.path), part.sample_rate, part.num_frames, part.stream]
+
 
 ENDING = ".safetensors"
 SONG = "song"  # owner of the files of songs

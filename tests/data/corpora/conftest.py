@@ -8,8 +8,8 @@ import pytest
 import soundfile as sf
 
 from mge_plugin.config import parse_section
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import Corpus, read_corpus
+from mge_plugin.data.corpora.reader import CorpusConfig
 
 RATE = 16_000
 

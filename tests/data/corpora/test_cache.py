@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mge_plugin.data.corpora import reader
-from mge_plugin.data.corpora.cache import cache_folder
+from mge_plugin.data.corpora.index import cache_folder
 
 SONGS = ("a", "b", "c")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mge_plugin.config import ConfigError, parse_section
-from mge_plugin.data.corpora.config import READER_OPTIONS, CorpusConfig
 from mge_plugin.data.corpora.index import READERS
+from mge_plugin.data.corpora.reader import READER_OPTIONS, CorpusConfig
 from mge_plugin.data.dataset import TripletsConfig
 
 

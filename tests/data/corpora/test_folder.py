@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.corpora.folder import label_of
-from mge_plugin.data.loaders import create_mge_dataloader
+from mge_plugin.data.dataset import create_mge_dataloader
 from mge_plugin.tracks import Track
 
 RATE = 16_000

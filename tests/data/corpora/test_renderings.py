@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from mge_plugin.data.corpora.config import CorpusConfig
 from mge_plugin.data.corpora.index import read_corpus
-from mge_plugin.data.corpora.renderings import NOISE, TONE, check_stems
+from mge_plugin.data.corpora.reader import CorpusConfig
+from mge_plugin.data.corpora.verify import NOISE, TONE, check_stems
 
 RATE = 16_000
 SECONDS = 12

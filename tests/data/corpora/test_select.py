@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.choice import draw_window
-from mge_plugin.data.corpora.config import CorpusConfig
+from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.data.corpora.select import label_in_words
-from mge_plugin.data.triplets import Format, make_triplet
+from mge_plugin.data.triplets import Format, draw_window, make_triplet
 from mge_plugin.tracks import Track
 
 CONFIG = CorpusConfig("c", "p", label_map={"vox": "vocals", "keyboards": "synth", "FX": "other"})

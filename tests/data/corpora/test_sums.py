@@ -5,8 +5,8 @@ import pytest
 import soundfile as sf
 
 from mge_plugin.config import parse_section
-from mge_plugin.data.corpora.config import CorpusConfig
-from mge_plugin.data.corpora.sums import WRONG, check_sums
+from mge_plugin.data.corpora.reader import CorpusConfig
+from mge_plugin.data.corpora.verify import WRONG, check_sums
 
 RATE = 16_000
 STEMS = ("drums", "bass", "other", "vocals")

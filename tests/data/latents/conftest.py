@@ -2,8 +2,8 @@
 
 import pytest
 
+from mge_plugin.data.dataset import create_mge_dataloader
 from mge_plugin.data.latents.store import Store
-from mge_plugin.data.loaders import create_mge_dataloader
 from tests.data.latents.handmade import FRAMES, RATE, RATIO, make_song, write
 
 

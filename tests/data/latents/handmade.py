@@ -2,7 +2,7 @@
 
 import torch
 
-from mge_plugin.data.latents.song import GridInfo, LatentSong, LatentStem, StoreInfo
+from mge_plugin.data.latents.store import GridInfo, LatentSong, LatentStem, StoreInfo
 
 RATE, RATIO, CHANNELS, FRAMES = 1000, 10, 3, 8  # of a window of 80 samples
 LABELS = ("bass", "drums", "piano")

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.latents import windows
-from mge_plugin.data.latents.windows import LatentForm, cut, draw_window
-from mge_plugin.data.options import SourceConfig
+from mge_plugin.data.latents import dataset as windows
+from mge_plugin.data.latents.dataset import LatentForm, cut, draw_window
+from mge_plugin.data.triplets import SourceConfig
 from tests.data.latents.handmade import (
     CHANNELS,
     FRAMES,

@@ -6,8 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mge_plugin.data.latents.song import LatentSong
-from mge_plugin.data.latents.store import LatentsError, Store, read_header, safe_name
+from mge_plugin.data.latents.store import LatentsError, LatentSong, Store, read_header, safe_name
 from tests.data.latents.handmade import make_info, make_song, write
 
 

@@ -10,9 +10,9 @@ import torch
 import transformers
 from tokenizers import ByteLevelBPETokenizer
 
-from mge_plugin.models.clap import cache, model
-from mge_plugin.models.clap.config import ClapConfig
-from mge_plugin.models.clap.embedder import ClapEmbedder
+from mge_plugin.models import clap as cache
+from mge_plugin.models import clap as model
+from mge_plugin.models.clap import ClapConfig, ClapEmbedder
 
 AUDIO_MODEL = "HTSAT-tiny"
 WORDS = "the sound of the bass guitar, violin and drums; a woman singing with piano and strings"

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from mge_plugin.models.clap import audio
+from mge_plugin.models import clap as audio
 
 CLOSE = {"atol": 1e-5, "rtol": 0.0}
 

@@ -9,9 +9,8 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from mge_plugin.models.clap import model
-from mge_plugin.models.clap.cache import TextCache
-from mge_plugin.models.clap.embedder import ClapEmbedder
+from mge_plugin.models import clap as model
+from mge_plugin.models.clap import ClapEmbedder, TextCache
 from mge_plugin.models.conditioning import TrackConditioner
 from mge_plugin.tracks import Track
 

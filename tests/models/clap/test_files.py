@@ -8,8 +8,7 @@ import torch
 
 from mge_plugin.config import ConfigError
 from mge_plugin.models.checkpoints import CheckpointError
-from mge_plugin.models.clap.config import ClapConfig
-from mge_plugin.models.clap.loading import read_weights
+from mge_plugin.models.clap import ClapConfig, read_weights
 from mge_plugin.models.conditioning import create_conditioner
 
 
@@ -108,7 +107,7 @@ def test_a_vocabulary_without_merges_is_told(published, embedder, tokenizer_fold
 
 
 def test_prompts_that_become_the_same_tokens_are_told(published, embedder, monkeypatch):
-    from mge_plugin.models.clap.tokenizer import ClapTokenizer
+    from mge_plugin.models.clap import ClapTokenizer
 
     same = {name: torch.ones(4, 77, dtype=torch.long) for name in ("input_ids", "attention_mask")}
     monkeypatch.setattr(ClapTokenizer, "__call__", lambda *_: same)

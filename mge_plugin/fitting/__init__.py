@@ -1,1 +1,0 @@
-"""Small parts that are fitted in minutes, so that a model can be trained where no weights are."""

@@ -1,0 +1,169 @@
+"""A small text-audio encoder with CLAP's interface: texts and sounds as unit vectors of one space.
+
+Trained contrastively on a corpus's own stems and their labels by `mge fit-text-audio`. It knows the
+instruments that it was trained on, by the words of their labels, and nothing else: a stand-in
+where CLAP's weights cannot be had. Its weights are part of the model's checkpoint.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import librosa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio.functional import resample
+
+from mge_plugin.config import ConfigError
+from mge_plugin.models.checkpoints import CheckpointError, misfits, read_checkpoint
+from mge_plugin.models.dit import Float32Module
+from mge_plugin.standins.hashed_words import STOP_WORDS
+
+SAMPLE_RATE = 16000  # Hz
+N_FFT, HOP = 1024, 320  # samples
+FLOOR = 1e-5
+LEVEL = 0.1  # RMS that a sound is brought to
+QUIETEST = 1e-4  # RMS below which it is not: silence stays silence
+PIECES = 3  # letters of the parts of words that are known besides whole words
+
+
+@dataclass(frozen=True)
+class TextAudioConfig:
+    """`config` of the conditioner type `mge_text_audio`."""
+
+    ckpt_path: str | None = None  # weights to begin with; a model's own checkpoint has them too
+    channels: int = 128  # of the audio branch
+    bands: int = 64  # mel bands that it hears
+    words: int = 4096  # rows that words and their parts are hashed to
+
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise ConfigError(*problems)
+
+    def _problems(self) -> Iterator[str]:
+        for key in ("channels", "bands", "words"):
+            if getattr(self, key) < 1:
+                yield f"{key} must be 1 or more, found {getattr(self, key)}"
+
+
+class TextAudio(Float32Module):
+    """Embeds texts and audio as unit vectors (n, width); never trained with the denoiser."""
+
+    def __init__(self, config: TextAudioConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.sounds = SoundBranch(config, width)
+        self.texts = TextBranch(config, width)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (text, width)."""
+        return self.texts(texts)
+
+    @torch.no_grad()
+    def embed_audio(self, examples: Sequence[tuple[Tensor, int]]) -> Tensor:
+        """Unit vectors (example, width) of (audio, sample rate) pairs, on the audio's device.
+
+        Audio is (channels, samples) or (samples,), of any length and rate.
+        """
+        device = self.texts.words.weight.device
+        monos = [to_mono(audio, rate).to(device) for audio, rate in examples]
+        alike: dict[int, list[int]] = {}
+        for place, mono in enumerate(monos):
+            alike.setdefault(len(mono), []).append(place)
+        embedded = {}
+        for places in alike.values():
+            vectors = self.sounds(torch.stack([monos[place] for place in places]))
+            embedded |= dict(zip(places, vectors, strict=True))
+        stacked = torch.stack([embedded[place] for place in range(len(monos))])
+        return stacked.to(examples[0][0].device)
+
+
+class SoundBranch(nn.Module):
+    """(b, samples) at 16 kHz to unit vectors (b, width).
+
+    Log-mel bands, convolutions, then mean and maximum over time.
+    """
+
+    def __init__(self, config: TextAudioConfig, width: int) -> None:
+        super().__init__()
+        mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=config.bands)
+        self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
+        self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
+        channels = config.channels
+        self.layers = nn.Sequential(
+            nn.Conv1d(config.bands, channels, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv1d(channels, channels, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv1d(channels, channels, 3, padding=1),
+            nn.GELU(),
+        )
+        self.project = nn.Linear(2 * channels, width)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        level = audio.square().mean(dim=-1, keepdim=True).sqrt()
+        audio = torch.where(level > QUIETEST, audio * LEVEL / level.clamp_min(QUIETEST), audio)
+        spectrum = torch.stft(
+            audio, N_FFT, HOP, window=self.window, pad_mode="constant", return_complex=True
+        )
+        heard = self.layers((self.mel @ spectrum.abs().square() + FLOOR).log() / 4 + 1)
+        return F.normalize(self.project(torch.cat([heard.mean(-1), heard.amax(-1)], 1)), dim=-1)
+
+
+class TextBranch(nn.Module):
+    """Texts to unit vectors (text, width): the mean of what its words and their parts say."""
+
+    def __init__(self, config: TextAudioConfig, width: int) -> None:
+        super().__init__()
+        self.words = nn.EmbeddingBag(config.words, width, mode="mean")
+        self.project = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        rows = [_rows(text, self.words.num_embeddings) for text in texts]
+        offsets = torch.tensor([0, *(len(row) for row in rows[:-1])]).cumsum(0)
+        device = self.words.weight.device
+        flat = torch.tensor([number for row in rows for number in row], device=device)
+        meant = self.words(flat, offsets.to(device))
+        return F.normalize(meant + self.project(meant), dim=-1)
+
+
+def _rows(text: str, count: int) -> list[int]:
+    """Where the words of a text and their parts are, of `count` rows; a text without words too."""
+    words = re.findall(r"\w+", text.lower())
+    words = [word for word in words if word not in STOP_WORDS] or words or [""]
+    parts = [part for word in words for part in (word, *_parts(f"<{word}>"))]
+    return [zlib.crc32(part.encode()) % count for part in parts]
+
+
+def _parts(word: str) -> list[str]:
+    return [word[i : i + PIECES] for i in range(len(word) - PIECES + 1)]
+
+
+def open_text_audio(config: TextAudioConfig, width: int) -> TextAudio:
+    """Without a `ckpt_path` it is random until a model's checkpoint is loaded into it."""
+    embedder = TextAudio(config, width)
+    if config.ckpt_path is None:
+        return embedder
+    path = Path(config.ckpt_path)
+    if not path.is_file():
+        raise ConfigError(
+            f"conditioner mge_text_audio: ckpt_path: no such file {config.ckpt_path!r}; "
+            "mge fit-text-audio writes one"
+        )
+    weights = read_checkpoint(path)
+    if problems := misfits(embedder.state_dict(), weights):
+        raise CheckpointError(f"{path}: does not fit mge_text_audio: {'; '.join(problems)}")
+    embedder.load_state_dict(weights)
+    return embedder
+
+
+def to_mono(audio: Tensor, rate: int) -> Tensor:
+    """(samples,) float32 at 16 kHz, a window long or more."""
+    mono = audio.float().mean(dim=0) if audio.ndim == 2 else audio.float()
+    mono = resample(mono, rate, SAMPLE_RATE)
+    return F.pad(mono, (0, max(0, N_FFT - len(mono))))
