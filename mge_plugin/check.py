@@ -28,34 +28,34 @@ if TYPE_CHECKING:
     from mge_plugin.data.corpora.reader import CorpusConfig
     from mge_plugin.data.latents.store import StoreInfo
 
-Config = Mapping[str, Any]
+_Config = Mapping[str, Any]
 
 
-def at(config: Any, path: str) -> Any:
+def _at(config: Any, path: str) -> Any:
     """The value at a dotted path, None where there is none."""
     for key in path.split("."):
         config = config.get(key) if isinstance(config, Mapping) else None
     return config
 
 
-def as_list(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     """The value if it is a list, else an empty one."""
     return value if isinstance(value, list) else []
 
 
-def is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> bool:
     """Whether it is a whole number above 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def whole(config: Config, path: str, default: int | None = None) -> int | None:
+def whole(config: _Config, path: str, default: int | None = None) -> int | None:
     """The whole number above 0 at a dotted path; None if there is something else."""
-    value = at(config, path)
+    value = _at(config, path)
     value = default if value is None else value
-    return value if is_whole(value) else None
+    return value if _is_whole(value) else None
 
 
-def problems_of(parse: Callable[..., Any], *arguments: Any) -> list[str]:
+def _problems_of(parse: Callable[..., Any], *arguments: Any) -> list[str]:
     """What `parse` finds wrong with its arguments."""
     try:
         parse(*arguments)
@@ -64,23 +64,23 @@ def problems_of(parse: Callable[..., Any], *arguments: Any) -> list[str]:
     return []
 
 
-HEARING = ("mge_clap", "mge_text_audio")  # types of conditioners that are trained on audio
+_HEARING = ("mge_clap", "mge_text_audio")  # types of conditioners that are trained on audio
 
 
-def check_latents(config: Config) -> Iterator[str]:
+def _check_latents(config: _Config) -> Iterator[str]:
     """What keeps the latents from being read."""
     from mge_plugin.data.latents.dataset import LatentsConfig
 
-    if wrong := problems_of(parse_section, LatentsConfig, config, "dataset config"):
+    if wrong := _problems_of(parse_section, LatentsConfig, config, "dataset config"):
         yield from wrong
         return
     try:
-        latents_info(config)
+        _latents_info(config)
     except (ValueError, OSError) as error:
         yield str(error)
 
 
-def latents_info(config: Config) -> "StoreInfo | None":
+def _latents_info(config: _Config) -> "StoreInfo | None":
     """What the latents of folders have in common; shards are not opened ahead, so None."""
     from mge_plugin.data.latents.dataset import LatentsConfig, open_folders
 
@@ -93,19 +93,19 @@ def latents_info(config: Config) -> "StoreInfo | None":
     return next(iter(open_folders(section.datasets)[0].values())).store
 
 
-def check_latents_pair(model: Config, dataset: Config) -> Iterator[str]:
+def _check_latents_pair(model: _Config, dataset: _Config) -> Iterator[str]:
     """Whether the latents are of the model's autoencoder, as far as configs tell."""
-    if at(model, "training.pre_encoded") is not True:
+    if _at(model, "training.pre_encoded") is not True:
         yield "dataset_type 'mge_latents' gives latents, but training.pre_encoded is not true"
     try:
-        info = latents_info(dataset)
+        info = _latents_info(dataset)
     except (ConfigError, ValueError, OSError):
         return  # told by check_latents
     if info is not None:
         yield from _misfits(model, info)
 
 
-def _misfits(model: Config, info: "StoreInfo") -> Iterator[str]:
+def _misfits(model: _Config, info: "StoreInfo") -> Iterator[str]:
     from mge_plugin.data.triplets import Asked
     from mge_plugin.tracks import NUM_TRACKS
 
@@ -119,42 +119,42 @@ def _misfits(model: Config, info: "StoreInfo") -> Iterator[str]:
     }
     for path, size in sizes.items():
         if whole(model, path) not in (None, size):
-            yield f"{path} is {at(model, path)}, but the latents ask for {size}"
-    types = {at(entry, "type") for entry in as_list(at(model, "model.conditioning.configs"))}
-    if types.intersection(HEARING) and info.clap is None:
+            yield f"{path} is {_at(model, path)}, but the latents ask for {size}"
+    types = {_at(entry, "type") for entry in _as_list(_at(model, "model.conditioning.configs"))}
+    if types.intersection(_HEARING) and info.clap is None:
         yield (
             "the model's conditioner is trained on audio, but the latents were made without audio "
             "embeddings: run mge encode with this model config"
         )
 
 
-FOLDER_TYPES = ("audio_dir", "pre_encoded")  # of SAT, its datasets are local folders
-OUR_TYPES = ("mge_triplets", "mge_tracks", "mge_latents")
-OTHER_TYPES = ("wds", "s3")  # of SAT, its datasets may be anywhere
+_FOLDER_TYPES = ("audio_dir", "pre_encoded")  # of SAT, its datasets are local folders
+_OUR_TYPES = ("mge_triplets", "mge_tracks", "mge_latents")
+_OTHER_TYPES = ("wds", "s3")  # of SAT, its datasets may be anywhere
 
 
-def check_dataset(config: Config) -> list[str]:
+def _check_dataset(config: _Config) -> list[str]:
     """What keeps the dataset from being read."""
     return list(_check_triplets(config) if is_our_dataset(config) else _check_sat(config))
 
 
-def _check_triplets(config: Config) -> Iterator[str]:
+def _check_triplets(config: _Config) -> Iterator[str]:
     from mge_plugin.data.corpora.index import AUTO, cache_folder
     from mge_plugin.data.corpora.reader import CorpusConfig
     from mge_plugin.data.dataset import DATASET_TYPES
 
-    if wrong := problems_of(choose, "dataset_type", config["dataset_type"], DATASET_TYPES):
+    if wrong := _problems_of(choose, "dataset_type", config["dataset_type"], DATASET_TYPES):
         yield from wrong
         return
     if config["dataset_type"] == "mge_latents":
-        yield from check_latents(config)
+        yield from _check_latents(config)
         return
     section = DATASET_TYPES[config["dataset_type"]].config
-    yield from problems_of(parse_section, section, config, "dataset config")
+    yield from _problems_of(parse_section, section, config, "dataset config")
     folder = config.get("index_cache", AUTO)
     folder = cache_folder(folder) if isinstance(folder, str) else None
-    for entry in as_list(config.get("datasets")):
-        if not problems_of(parse_section, CorpusConfig, entry, ""):
+    for entry in _as_list(config.get("datasets")):
+        if not _problems_of(parse_section, CorpusConfig, entry, ""):
             yield from _check_corpus(parse_section(CorpusConfig, entry, ""), folder)
 
 
@@ -168,94 +168,94 @@ def _check_corpus(corpus: "CorpusConfig", cache: Path | None) -> Iterator[str]:
         yield f"datasets: {corpus.id}: {error}"
 
 
-def _check_sat(config: Config) -> Iterator[str]:
+def _check_sat(config: _Config) -> Iterator[str]:
     """SAT's own types, as far as it would tell by a traceback."""
-    known = dict.fromkeys((*FOLDER_TYPES, *OTHER_TYPES, *OUR_TYPES))
-    if wrong := problems_of(choose, "dataset_type", config.get("dataset_type"), known):
+    known = dict.fromkeys((*_FOLDER_TYPES, *_OTHER_TYPES, *_OUR_TYPES))
+    if wrong := _problems_of(choose, "dataset_type", config.get("dataset_type"), known):
         yield from wrong
         return
-    entries = as_list(config.get("datasets"))
+    entries = _as_list(config.get("datasets"))
     if not entries:
         yield f"datasets: expected a list of one or more, found {found(config.get('datasets'))}"
-    if config["dataset_type"] in FOLDER_TYPES:
+    if config["dataset_type"] in _FOLDER_TYPES:
         for i, entry in enumerate(entries):
             yield from _check_entry(entry, f"datasets[{i}]")
 
 
 def _check_entry(entry: Any, where: str) -> Iterator[str]:
     for key in ("id", "path"):
-        if not isinstance(at(entry, key), str):
-            yield f"{where}.{key}: expected a text, found {found(at(entry, key))}"
-    path, module = at(entry, "path"), at(entry, "custom_metadata_module")
+        if not isinstance(_at(entry, key), str):
+            yield f"{where}.{key}: expected a text, found {found(_at(entry, key))}"
+    path, module = _at(entry, "path"), _at(entry, "custom_metadata_module")
     if isinstance(path, str) and not os.path.isdir(path):
         yield f"{where}.path: no such folder {path!r}"
     if module is not None and not (isinstance(module, str) and os.path.isfile(module)):
         yield f"{where}.custom_metadata_module: no such file {module!r}"
 
 
-HOW_TO_DECODE = ("inversions", "iterations")  # an encoder does without
-SAT_CHANNELS = 2  # audio_channels of a config that does not say
+_HOW_TO_DECODE = ("inversions", "iterations")  # an encoder does without
+_SAT_CHANNELS = 2  # audio_channels of a config that does not say
 
 
-def check_autoencoder(config: Config, where: str) -> list[str]:
+def check_autoencoder(config: _Config, where: str) -> list[str]:
     """What is wrong with the autoencoder at the dotted path `where` and sizes that depend on it."""
-    if not isinstance(at(config, where), Mapping):
-        return [f"{where}: expected an object, found {found(at(config, where))}"]
+    if not isinstance(_at(config, where), Mapping):
+        return [f"{where}: expected an object, found {found(_at(config, where))}"]
     rules = (_whole_numbers, _parts, _strides, _mel, _sample_size, _audio_channels)
     return [problem for rule in rules for problem in rule(config, where)]
 
 
-def _whole_numbers(config: Config, where: str) -> Iterator[str]:
+def _whole_numbers(config: _Config, where: str) -> Iterator[str]:
     needed = [f"{where}.{key}" for key in ("downsampling_ratio", "latent_dim", "io_channels")]
     if "audio_channels" in config:
         needed.append("audio_channels")
     for path in ("sample_rate", "sample_size", *needed):
         if whole(config, path) is None:
-            yield f"{path}: expected a whole number above 0, found {found(at(config, path))}"
+            yield f"{path}: expected a whole number above 0, found {found(_at(config, path))}"
 
 
-def _parts(config: Config, where: str) -> Iterator[str]:
+def _parts(config: _Config, where: str) -> Iterator[str]:
     for path in (f"{where}.encoder.config", f"{where}.decoder.config"):
-        if not isinstance(at(config, path), Mapping):
-            yield f"{path}: expected an object, found {found(at(config, path))}"
+        if not isinstance(_at(config, path), Mapping):
+            yield f"{path}: expected an object, found {found(_at(config, path))}"
 
 
-def _strides(config: Config, where: str) -> Iterator[str]:
+def _strides(config: _Config, where: str) -> Iterator[str]:
     for part in ("encoder", "decoder"):
         path = f"{where}.{part}.config.strides"
-        strides = at(config, path)
-        if isinstance(strides, list) and all(map(is_whole, strides)):
+        strides = _at(config, path)
+        if isinstance(strides, list) and all(map(_is_whole, strides)):
             yield from _ratio(config, where, path, math.prod(strides))
         elif strides is not None:
             yield f"{path}: expected whole numbers above 0, found {found(strides)}"
 
 
-def _ratio(config: Config, where: str, path: str, product: int) -> Iterator[str]:
+def _ratio(config: _Config, where: str, path: str, product: int) -> Iterator[str]:
     ratio, inner = whole(config, f"{where}.downsampling_ratio"), _patch_size(config, where)
     if None not in (ratio, inner) and product * inner != ratio:
         patches = f", times patches of {inner}," if inner > 1 else ""
         yield (
-            f"{where}.downsampling_ratio is {ratio}, but {path} {found(at(config, path))}{patches} "
-            f"make {product * inner}"
+            f"{where}.downsampling_ratio is {ratio}, but {path} "
+            f"{found(_at(config, path))}{patches} make {product * inner}"
         )
 
 
-def _mel(config: Config, where: str) -> Iterator[str]:
+def _mel(config: _Config, where: str) -> Iterator[str]:
     """Coders of type `mge_mel`: both are of one spectrogram, and the sizes follow from it."""
-    sections = [at(config, f"{where}.{part}") for part in ("encoder", "decoder")]
+    sections = [_at(config, f"{where}.{part}") for part in ("encoder", "decoder")]
     if not all(map(is_our_coder, sections)):
         return
     from mge_plugin.standins.mel_autoencoder import MelConfig
 
     parsed, places = [], [f"{where}.{part}.config" for part in ("encoder", "decoder")]
     for section, place in zip(sections, places, strict=True):
-        if wrong := problems_of(parse_section, MelConfig, section.get("config"), place):
+        if wrong := _problems_of(parse_section, MelConfig, section.get("config"), place):
             yield from wrong
             return
         parsed.append(parse_section(MelConfig, section.get("config"), place))
     one, other = (asdict(section) for section in parsed)
     for key in one:
-        if key not in HOW_TO_DECODE and one[key] != other[key]:
+        if key not in _HOW_TO_DECODE and one[key] != other[key]:
             yield f"{places[0]} and {places[1]} differ in {key}: {one[key]} and {other[key]}"
     ratio = whole(config, f"{where}.downsampling_ratio")
     if ratio not in (None, parsed[0].ratio):
@@ -271,16 +271,16 @@ def _mel(config: Config, where: str) -> Iterator[str]:
             )
 
 
-def _patch_size(config: Config, where: str) -> int | None:
+def _patch_size(config: _Config, where: str) -> int | None:
     """Samples a step that the autoencoder's own pretransform makes one of; None if not known."""
-    inner = at(config, f"{where}.pretransform")
+    inner = _at(config, f"{where}.pretransform")
     if inner is None:
         return 1
-    is_patched = at(inner, "type") == "patched"
+    is_patched = _at(inner, "type") == "patched"
     return whole(inner, "config.patch_size") if is_patched else None
 
 
-def _sample_size(config: Config, where: str) -> Iterator[str]:
+def _sample_size(config: _Config, where: str) -> Iterator[str]:
     size, ratio = whole(config, "sample_size"), whole(config, f"{where}.downsampling_ratio")
     if None not in (size, ratio) and size % ratio:
         nearest = max(1, (size + ratio // 2) // ratio) * ratio
@@ -290,14 +290,14 @@ def _sample_size(config: Config, where: str) -> Iterator[str]:
         )
 
 
-def _audio_channels(config: Config, where: str) -> Iterator[str]:
-    channels = whole(config, "audio_channels", SAT_CHANNELS)
+def _audio_channels(config: _Config, where: str) -> Iterator[str]:
+    channels = whole(config, "audio_channels", _SAT_CHANNELS)
     of_autoencoder = whole(config, f"{where}.io_channels")
     if None not in (channels, of_autoencoder) and channels != of_autoencoder:
         yield f"audio_channels is {channels}, but {where}.io_channels is {of_autoencoder}"
 
 
-NETWORK = "model.diffusion.config"
+_NETWORK = "model.diffusion.config"
 AUTOENCODER = "model.pretransform.config"
 PROMPTED = "model.diffusion.global_cond_ids"
 
@@ -305,7 +305,7 @@ PROMPTED = "model.diffusion.global_cond_ids"
 # that can be read, none does.
 
 
-def check_model(config: Config) -> list[str]:
+def check_model(config: _Config) -> list[str]:
     """What keeps the model, or the autoencoder, of a model config from being built."""
     if is_our_model(config):
         rules = (_types, _sections, _equal_sizes, _latents, _prompts)
@@ -315,66 +315,66 @@ def check_model(config: Config) -> list[str]:
         return check_autoencoder(config, "model")
     return [
         f"expected model.diffusion.type {DIFFUSION_TYPE!r} or model_type 'autoencoder', "
-        f"found {found(at(config, 'model.diffusion.type'))} and {found(config.get('model_type'))}"
+        f"found {found(_at(config, 'model.diffusion.type'))} and {found(config.get('model_type'))}"
     ]
 
 
-def check_training(config: Config) -> list[str]:
+def check_training(config: _Config) -> list[str]:
     """What keeps a three-track model from being trained; an autoencoder's training is SAT's."""
     if not is_our_model(config):
         return []
     from mge_plugin.training.wrapper import training_config
 
-    problems = problems_of(training_config, config)
-    optimizer = at(config, "training.optimizer_configs.diffusion")
-    if not isinstance(optimizer, Mapping) and at(config, "training.learning_rate") is None:
+    problems = _problems_of(training_config, config)
+    optimizer = _at(config, "training.optimizer_configs.diffusion")
+    if not isinstance(optimizer, Mapping) and _at(config, "training.learning_rate") is None:
         problems.append("training: learning_rate or optimizer_configs.diffusion is needed")
     return problems
 
 
-def check_files(config: Config) -> Iterator[str]:
+def check_files(config: _Config) -> Iterator[str]:
     """What a model is asked with and is not on disk: CLAP's files."""
     from mge_plugin.models.clap import ClapConfig
 
-    for i, entry in enumerate(as_list(at(config, "model.conditioning.configs"))):
-        section, where = at(entry, "config"), f"model.conditioning.configs[{i}].config"
-        is_clap = at(entry, "type") == "mge_clap"
-        if is_clap and not problems_of(parse_section, ClapConfig, section, where):
+    for i, entry in enumerate(_as_list(_at(config, "model.conditioning.configs"))):
+        section, where = _at(entry, "config"), f"model.conditioning.configs[{i}].config"
+        is_clap = _at(entry, "type") == "mge_clap"
+        if is_clap and not _problems_of(parse_section, ClapConfig, section, where):
             clap = parse_section(ClapConfig, section, where)
             yield from (f"{where}.{problem}" for problem in clap.problems())
 
 
-def _types(config: Config) -> Iterator[str]:
+def _types(config: _Config) -> Iterator[str]:
     expected = {"model_type": "diffusion_cond_inpaint", "model.pretransform.type": "autoencoder"}
     for path, name in expected.items():
-        if at(config, path) != name:
-            yield f"{path}: expected {name!r}, found {found(at(config, path))}"
+        if _at(config, path) != name:
+            yield f"{path}: expected {name!r}, found {found(_at(config, path))}"
 
 
-def _sections(config: Config) -> list[str]:
+def _sections(config: _Config) -> list[str]:
     """Unknown and missing keys, wrong types, sizes that a section's own rules refuse."""
     from mge_plugin.models.conditioning import create_conditioner
     from mge_plugin.models.mge import ModelConfig
 
-    problems = problems_of(parse_section, ModelConfig, config["model"], "model")
-    conditioning = at(config, "model.conditioning")
+    problems = _problems_of(parse_section, ModelConfig, config["model"], "model")
+    conditioning = _at(config, "model.conditioning")
     if isinstance(conditioning, Mapping):
-        problems += problems_of(create_conditioner, conditioning)
+        problems += _problems_of(create_conditioner, conditioning)
     return problems
 
 
-def _equal_sizes(config: Config) -> Iterator[str]:
+def _equal_sizes(config: _Config) -> Iterator[str]:
     from mge_plugin.models.dit import DiTConfig
 
     defaults = {field.name: field.default for field in fields(DiTConfig)}
     pairs = {"model.io_channels": "io_channels", "model.conditioning.cond_dim": "global_cond_dim"}
     for path, key in pairs.items():
-        size, other = whole(config, path), whole(config, f"{NETWORK}.{key}", defaults[key])
+        size, other = whole(config, path), whole(config, f"{_NETWORK}.{key}", defaults[key])
         if None not in (size, other) and size != other:
-            yield f"{path} is {size}, but {NETWORK}.{key} is {other}: they must be equal"
+            yield f"{path} is {size}, but {_NETWORK}.{key} is {other}: they must be equal"
 
 
-def _latents(config: Config) -> Iterator[str]:
+def _latents(config: _Config) -> Iterator[str]:
     from mge_plugin.tracks import NUM_TRACKS
 
     channels, latent = (
@@ -388,15 +388,15 @@ def _latents(config: Config) -> Iterator[str]:
         )
 
 
-def _prompts(config: Config) -> Iterator[str]:
+def _prompts(config: _Config) -> Iterator[str]:
     """The prompts that the network listens to are some of those that are embedded."""
     from mge_plugin.models.mge import DiffusionConfig
 
-    names = at(config, PROMPTED)
+    names = _at(config, PROMPTED)
     names = list(DiffusionConfig.global_cond_ids) if names is None else names
-    entries = at(config, "model.conditioning.configs")
+    entries = _at(config, "model.conditioning.configs")
     if isinstance(names, list) and isinstance(entries, list):
-        ids = [at(entry, "id") for entry in entries]
+        ids = [_at(entry, "id") for entry in entries]
         if not names or any(name not in ids for name in names):
             yield f"{PROMPTED}: expected ids of {found(ids)}, found {found(names)}"
 
@@ -406,20 +406,20 @@ def check_configs(model_path: Path, dataset_path: Path | None = None) -> list[st
     problems: list[str] = []
     model = _check_file(problems, model_path, _check_whole_model)
     if dataset_path is not None:
-        dataset = _check_file(problems, dataset_path, check_dataset)
+        dataset = _check_file(problems, dataset_path, _check_dataset)
         if model is not None and dataset is not None:
             problems += _check_pair(model, dataset)
     return problems
 
 
-def _check_whole_model(config: Config) -> list[str]:
+def _check_whole_model(config: _Config) -> list[str]:
     rules = (check_model, check_training, check_files)
     return [problem for rule in rules for problem in rule(config)]
 
 
 def _check_file(
-    problems: list[str], path: Path, check: Callable[[Config], Iterable[str]]
-) -> Config | None:
+    problems: list[str], path: Path, check: Callable[[_Config], Iterable[str]]
+) -> _Config | None:
     try:
         config = read_json(path)
     except ConfigError as error:
@@ -429,7 +429,7 @@ def _check_file(
     return config
 
 
-def _check_pair(model: Config, dataset: Config) -> Iterator[str]:
+def _check_pair(model: _Config, dataset: _Config) -> Iterator[str]:
     """Whether the dataset gives what the model is trained on."""
     kind = found(dataset.get("dataset_type"))
     if is_our_model(model) and not is_our_dataset(dataset):
@@ -440,6 +440,6 @@ def _check_pair(model: Config, dataset: Config) -> Iterator[str]:
     if is_our_model(model) and is_tracks:
         yield f"the model has three tracks, but dataset_type {kind} gives one: use 'mge_triplets'"
     if dataset.get("dataset_type") == "mge_latents" and is_our_model(model):
-        yield from check_latents_pair(model, dataset)
-    elif is_our_dataset(dataset) and at(model, "training.pre_encoded") is True:
+        yield from _check_latents_pair(model, dataset)
+    elif is_our_dataset(dataset) and _at(model, "training.pre_encoded") is True:
         yield f"training.pre_encoded is true, but dataset_type {kind} gives audio, not latents"

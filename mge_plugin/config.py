@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 Section = TypeVar("Section")
 
-WORDS = {
+_WORDS = {
     int: "a whole number",
     float: "a number",
     str: "a text",
@@ -56,7 +56,7 @@ def parse_section(cls: type[Section], values: Mapping[str, Any] | None, where: s
         raise ConfigError(f"{where}: expected an object, found {found(values)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
-    unknown = [unknown_key(where, key, fields) for key in values if key not in fields]
+    unknown = [_unknown_key(where, key, fields) for key in values if key not in fields]
     missing = [
         f"{where}: missing key {name!r}"
         for name, field in fields.items()
@@ -82,7 +82,7 @@ def _build(cls: type[Section], values: Mapping[str, Any], where: str) -> Section
         raise ConfigError(*(f"{where}: {problem}" for problem in error.problems)) from error
 
 
-def unknown_key(where: str, key: str, known: Iterable[str]) -> str:
+def _unknown_key(where: str, key: str, known: Iterable[str]) -> str:
     """The sentence for an unknown key, with the nearest known one."""
     return f"{where}: unknown key {found(key)}, {_suggest(key, known)}"
 
@@ -143,13 +143,13 @@ def _parse_list(hint: Any, value: Any, where: str) -> tuple:
 
 def _parse_plain(hint: type, value: Any, where: str) -> Any:
     """A number, text, truth value or object, each of its own type alone: true is no number."""
-    fits = is_number(value) if hint is float else isinstance(value, hint)
+    fits = _is_number(value) if hint is float else isinstance(value, hint)
     if not fits or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where}: expected {WORDS[hint]}, found {found(value)}")
+        raise ConfigError(f"{where}: expected {_WORDS[hint]}, found {found(value)}")
     return hint(value)
 
 
-def is_number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number; Python reads NaN and 1e999 too."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False

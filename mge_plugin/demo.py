@@ -22,7 +22,7 @@ from mge_plugin.prompts import label_prompt
 from mge_plugin.report import Clip, Page, Section, Table, write_page
 from minislakh import write_corpus
 
-NOTICE = (
+_NOTICE = (
     "The weights are small and were trained on synthetic songs alone, on two CPU cores: see their "
     "model card. They show what the method does, not how good it gets."
 )
@@ -44,7 +44,7 @@ class Extraction:
 
 
 @dataclass(frozen=True)
-class Addition:
+class _Addition:
     """One instrument played anew to the song without it."""
 
     label: str
@@ -53,11 +53,11 @@ class Addition:
     result: Result
 
 
-def write_demo_page(
+def _write_demo_page(
     path: Path,
     song: Song,
     extractions: list[Extraction],
-    addition: Addition,
+    addition: _Addition,
     generated: Result,
     prompt: str,
     facts: dict[str, str],
@@ -66,7 +66,7 @@ def write_demo_page(
     page = Page(
         title="MGE-LDM: one model, three tracks",
         lead="Extract any instrument by text, or generate music, with one latent diffusion model.",
-        notice=NOTICE,
+        notice=_NOTICE,
         sections=[
             _song_section(song, extractions[0]),
             *[_extraction_section(e) for e in extractions],
@@ -100,7 +100,7 @@ def _extraction_section(e: Extraction) -> Section:
     )
 
 
-def _addition_section(a: Addition) -> Section:
+def _addition_section(a: _Addition) -> Section:
     rate, audio = a.result.sample_rate, a.result.audio
     return Section(
         f"Add: {a.label}",
@@ -153,7 +153,7 @@ def _rate(e: Extraction) -> int:
 
 
 INSTRUMENTS = ("bass", "drums", "guitar", "piano")
-WEIGHTS = "weights/minislakh"
+_WEIGHTS = "weights/minislakh"
 OTHER_SONGS = 1000  # added to the seed: the weights were trained on songs of seed 0
 
 
@@ -174,22 +174,22 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     device = pick(device)
     corpus = write_corpus(out / "corpus", size.songs, size.seconds, OTHER_SONGS + seed)
     song = fullest_song(corpus)
-    files = [shipped_file(f"{WEIGHTS}/model.{ending}") for ending in ("json", "safetensors")]
+    files = [shipped_file(f"{_WEIGHTS}/model.{ending}") for ending in ("json", "safetensors")]
     pipeline = load(*files, device)
     sampling = Sampling(size.steps, size.cfg_scale, seed, sampler="dpm-solver++")
-    extractions = extract_all(pipeline, song, sampling)
-    addition = add_missing(pipeline, song, sampling)
+    extractions = _extract_all(pipeline, song, sampling)
+    addition = _add_missing(pipeline, song, sampling)
     prompt = label_prompt(INSTRUMENTS)
     generated = pipeline.generate(prompt, seconds=size.generated_seconds, sampling=sampling)
     _write_results(out, extractions, addition, generated)
     facts = {
         "Device": device,
-        "Weights": WEIGHTS,
+        "Weights": _WEIGHTS,
         "Song": f"{song.id}, {size.seconds:g} s",
         "Sampling": f"{sampling.sampler}, {size.steps} steps, guidance {size.cfg_scale:g}",
         "All": f"{time.monotonic() - start:.0f} s",
     }
-    return write_demo_page(
+    return _write_demo_page(
         out / "index.html", song, extractions, addition, generated, prompt, facts
     )
 
@@ -205,7 +205,7 @@ def fullest_song(corpus: Path) -> Song:
     return max(songs, key=lambda song: len({s.label for s in song.stems} & set(INSTRUMENTS)))
 
 
-def extract_all(pipeline: Pipeline, song: Song, sampling: Sampling) -> list[Extraction]:
+def _extract_all(pipeline: Pipeline, song: Song, sampling: Sampling) -> list[Extraction]:
     """Extract every instrument from the song's mixture file, beside the true stem."""
     mixture, rate = read_audio(song.path / "mix.flac")
     extractions = []
@@ -217,13 +217,13 @@ def extract_all(pipeline: Pipeline, song: Song, sampling: Sampling) -> list[Extr
     return extractions
 
 
-def add_missing(pipeline: Pipeline, song: Song, sampling: Sampling) -> Addition:
+def _add_missing(pipeline: Pipeline, song: Song, sampling: Sampling) -> _Addition:
     """Take the song's first instrument away and have the model play another one."""
     mixture, rate = read_audio(song.path / "mix.flac")
     label = next(i for i in INSTRUMENTS if i in {stem.label for stem in song.stems})
     without = mixture - _sum_of_stems(song, label, mixture)
     prompt = label_prompt(label)
-    return Addition(label, prompt, without, pipeline.add(without, rate, prompt, sampling))
+    return _Addition(label, prompt, without, pipeline.add(without, rate, prompt, sampling))
 
 
 def _sum_of_stems(song: Song, label: str, like: np.ndarray) -> np.ndarray:
@@ -235,7 +235,7 @@ def _sum_of_stems(song: Song, label: str, like: np.ndarray) -> np.ndarray:
 
 
 def _write_results(
-    out: Path, extractions: list[Extraction], addition: Addition, generated: Result
+    out: Path, extractions: list[Extraction], addition: _Addition, generated: Result
 ) -> None:
     for e in extractions:
         for name, audio in e.result.audio.items():

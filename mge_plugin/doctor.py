@@ -14,14 +14,14 @@ from mge_plugin import __version__, registry
 from mge_plugin import sat as upstream
 from mge_plugin.models.clap import CHECKPOINT, TOKENIZER, TOKENIZER_NEEDS, has_tokenizer
 
-PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
-TESTED_PYTHONS = ("3.10", "3.11")
+_PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
+_TESTED_PYTHONS = ("3.10", "3.11")
 CLAP_CHECKPOINTS = (CHECKPOINT, "630k-audioset-best.pt")
-CLAP_FOLDERS = (".", "checkpoints", "clap")  # in the working folder
+_CLAP_FOLDERS = (".", "checkpoints", "clap")  # in the working folder
 TOKENIZERS = ("models--roberta-base", "models--FacebookAI--roberta-base")  # in the hub's cache
 RENDERERS = ("mido", "pretty_midi", "tinysoundfont")
 
-Examination = Callable[[], tuple[str, str | None]]  # what is there, and what to do if it is wrong
+_Examination = Callable[[], tuple[str, str | None]]  # what is there, and what to do if it is wrong
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def _plugin() -> tuple[str, None]:
 
 
 def _python() -> tuple[str, str | None]:
-    tested = any(platform.python_version().startswith(f"{v}.") for v in TESTED_PYTHONS)
-    problem = None if tested else f"tested with Python {' and '.join(TESTED_PYTHONS)}"
+    tested = any(platform.python_version().startswith(f"{v}.") for v in _TESTED_PYTHONS)
+    problem = None if tested else f"tested with Python {' and '.join(_TESTED_PYTHONS)}"
     return f"{platform.python_version()} ({sys.executable})", problem
 
 
@@ -100,13 +100,13 @@ def _hooks() -> tuple[str, str | None]:
 
 
 def _clap_checkpoint() -> tuple[str, None]:
-    folders = [Path.cwd() / name for name in CLAP_FOLDERS]
+    folders = [Path.cwd() / name for name in _CLAP_FOLDERS]
     found = [f / name for f in folders for name in CLAP_CHECKPOINTS if (f / name).is_file()]
     return _listed(found, f"{CLAP_CHECKPOINTS[0]} not found (for configs with mge_clap)"), None
 
 
 def _tokenizer() -> tuple[str, str | None]:
-    local = {f: [f] for name in CLAP_FOLDERS if (f := Path.cwd() / name / TOKENIZER).is_dir()}
+    local = {f: [f] for name in _CLAP_FOLDERS if (f := Path.cwd() / name / TOKENIZER).is_dir()}
     cached = {
         f: f.glob("snapshots/*") for name in TOKENIZERS if (f := _hub_cache() / name).is_dir()
     }
@@ -137,11 +137,11 @@ def _minislakh() -> tuple[str, str | None]:
     return f"without {', '.join(missing)}", remedy
 
 
-EXAMINATIONS: dict[str, Examination] = {
+EXAMINATIONS: dict[str, _Examination] = {
     "mge_plugin": _plugin,
     "Python": _python,
     upstream.DISTRIBUTION: _sat,
-    **{name: partial(_package, name) for name in PACKAGES},
+    **{name: partial(_package, name) for name in _PACKAGES},
     "device": _device,
     "hooks": _hooks,
     "CLAP checkpoint": _clap_checkpoint,

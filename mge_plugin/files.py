@@ -11,10 +11,10 @@ from pathlib import Path
 from unicodedata import normalize
 from uuid import uuid4
 
-ENDS = 1 << 20  # bytes at each end of a checkpoint that tell it from another
-LONGEST = 100  # bytes of a name, without what a task adds to it
-DEVICES = {"con", "prn", "aux", "nul", "conin", "conout"}  # no file's names on Windows
-DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
+_ENDS = 1 << 20  # bytes at each end of a checkpoint that tell it from another
+_LONGEST = 100  # bytes of a name, without what a task adds to it
+_DEVICES = {"con", "prn", "aux", "nul", "conin", "conout"}  # no file's names on Windows
+_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
 
 
 @contextmanager
@@ -40,15 +40,15 @@ def checkpoint_fingerprint(path: Path) -> str:
     """Of a checkpoint's size and ends: torch's files have every tensor's checksum at the end."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        digest = hashlib.sha256(str(size).encode() + file.read(ENDS))
-        file.seek(max(0, size - ENDS))
+        digest = hashlib.sha256(str(size).encode() + file.read(_ENDS))
+        file.seek(max(0, size - _ENDS))
         digest.update(file.read())
     return digest.hexdigest()
 
 
 def file_stem(text: str) -> str:
     """A name safe for any file system: words joined by underscores, at most 100 bytes."""
-    return _cut(_joined(text), LONGEST).strip("_") or "untitled"
+    return _cut(_joined(text), _LONGEST).strip("_") or "untitled"
 
 
 def output_name(text: str, ending: str = "") -> str:
@@ -58,10 +58,10 @@ def output_name(text: str, ending: str = "") -> str:
     for a device gets an underscore.
     """
     name = _joined(normalize("NFC", text)).strip("_") or "untitled"
-    if len(name.encode()) + len(ending.encode()) > LONGEST:
-        name = _tagged(name, name, LONGEST - len(ending.encode()))
+    if len(name.encode()) + len(ending.encode()) > _LONGEST:
+        name = _tagged(name, name, _LONGEST - len(ending.encode()))
     name += ending
-    return f"{name}_" if name.casefold() in DEVICES else name
+    return f"{name}_" if name.casefold() in _DEVICES else name
 
 
 def distinct_paths(paths: Sequence[Path], whose: Sequence[str]) -> list[Path]:
@@ -74,7 +74,7 @@ def distinct_paths(paths: Sequence[Path], whose: Sequence[str]) -> list[Path]:
     if len(counts) == len(paths):
         return list(paths)
     tagged = [
-        path if counts[key] == 1 else path.with_name(_tagged(path.name, who, LONGEST))
+        path if counts[key] == 1 else path.with_name(_tagged(path.name, who, _LONGEST))
         for path, key, who in zip(paths, plain, whose, strict=True)
     ]
     return distinct_paths(tagged, [f"{who}'" for who in whose])

@@ -19,7 +19,7 @@ from types import CodeType
 from mge_plugin import registry
 
 LAUNCH_VARIABLE = "MGE_PLUGIN_LAUNCH"
-USAGE = """usage: python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT [ARGS...]
+_USAGE = """usage: python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT [ARGS...]
 
 Run one of stable-audio-tools' scripts (train.py, unwrap_model.py, ...) with the plugin registered.
 --cpu lets scripts that ask for a GPU by name run without one, in one process or in several."""
@@ -40,10 +40,10 @@ class Launch:
         while argv and argv[0].startswith("-"):
             option, _, value = argv.pop(0).partition("=")
             if option != "--cpu" or (value and not value.isdigit()) or value == "0":
-                raise SystemExit(f"unknown option {option}{'=' + value if value else ''}\n{USAGE}")
+                raise SystemExit(f"unknown option {option}{'=' + value if value else ''}\n{_USAGE}")
             processes = int(value or 1)
         if not argv:
-            raise SystemExit(USAGE)
+            raise SystemExit(_USAGE)
         if not Path(argv[0]).is_file():
             raise SystemExit(f"{argv[0]}: no such script")
         return cls(str(Path(argv[0]).resolve()), tuple(argv[1:]), processes)

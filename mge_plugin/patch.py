@@ -18,8 +18,8 @@ from pathlib import Path
 from mge_plugin import sat as upstream
 from mge_plugin.files import shipped_file, written_whole
 
-PACKAGE = "stable_audio_tools"
-BUILD_FILES = ("setup.py", "pyproject.toml")  # where a clone says its version
+_PACKAGE = "stable_audio_tools"
+_BUILD_FILES = ("setup.py", "pyproject.toml")  # where a clone says its version
 _NAME = re.compile(r"""\bname\s*=\s*["']stable[-_]audio[-_]tools["']""")
 _VERSION = re.compile(r"""(?<![\w-])version\s*=\s*["']([^"']+)["']""")
 
@@ -40,14 +40,14 @@ def find_place(path: Path | None = None) -> Place:
         version = upstream.sat_version()
     if version is None:
         raise ValueError(
-            f"{root / PACKAGE}: of which version it is says neither {' nor '.join(BUILD_FILES)} "
+            f"{root / _PACKAGE}: of which version it is says neither {' nor '.join(_BUILD_FILES)} "
             "nor an installation's metadata beside it"
         )
     return Place(root, version)
 
 
 def _installed() -> Path:
-    spec = find_spec(PACKAGE)
+    spec = find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
         raise ValueError("stable-audio-tools is not installed here: name the folder of a clone")
     return Path(spec.origin).parents[1]
@@ -55,17 +55,17 @@ def _installed() -> Path:
 
 def _root(path: Path) -> Path:
     """The folder that holds the package, whichever of the two is named."""
-    if (path / PACKAGE / "__init__.py").is_file():
+    if (path / _PACKAGE / "__init__.py").is_file():
         return path
     folder = path.resolve()
-    if folder.name == PACKAGE and (folder / "__init__.py").is_file():
+    if folder.name == _PACKAGE and (folder / "__init__.py").is_file():
         return folder.parent
     found = "a folder without it" if path.is_dir() else "a file" if path.exists() else "nothing"
-    raise ValueError(f"{path}: expected the folder {PACKAGE} or a clone with it, found {found}")
+    raise ValueError(f"{path}: expected the folder {_PACKAGE} or a clone with it, found {found}")
 
 
 def _cloned_version(root: Path) -> str | None:
-    for name in BUILD_FILES:
+    for name in _BUILD_FILES:
         file = root / name
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
         if _NAME.search(text) and (version := _VERSION.search(text)):
@@ -90,7 +90,7 @@ class MisfitError(ValueError):
 
 
 @dataclass(frozen=True)
-class Hunk:
+class _Hunk:
     """Lines before and after, with their line ends, and where they begin in the file."""
 
     old_start: int  # 0 is the first line
@@ -99,9 +99,9 @@ class Hunk:
     new: tuple[bytes, ...]
     ends_file: bool  # nothing follows
 
-    def reversed(self) -> "Hunk":
+    def reversed(self) -> "_Hunk":
         """The hunk that undoes this one."""
-        return Hunk(self.new_start, self.old_start, self.new, self.old, self.ends_file)
+        return _Hunk(self.new_start, self.old_start, self.new, self.old, self.ends_file)
 
     def replace(self, lines: list[bytes], line_end: bytes) -> None:
         """Put the new lines in the place of the old ones; MisfitError unless they are there."""
@@ -115,15 +115,15 @@ class Hunk:
 
 
 @dataclass(frozen=True)
-class Diff:
+class _Diff:
     """What changes in one file."""
 
     path: str  # from the folder that the diff is for, with slashes
-    hunks: tuple[Hunk, ...]
+    hunks: tuple[_Hunk, ...]
 
-    def reversed(self) -> "Diff":
+    def reversed(self) -> "_Diff":
         """The diff that undoes this one."""
-        return Diff(self.path, tuple(hunk.reversed() for hunk in self.hunks))
+        return _Diff(self.path, tuple(hunk.reversed() for hunk in self.hunks))
 
     def apply(self, content: bytes) -> bytes:
         """The changed content; MisfitError unless each hunk fits exactly where it says.
@@ -137,7 +137,7 @@ class Diff:
         return b"".join(lines)
 
 
-def parse_diff(text: bytes) -> Diff:
+def parse_diff(text: bytes) -> _Diff:
     """Read a unified diff of one existing file, as `diff -u` and git write it."""
     lines = text.replace(b"\r\n", b"\n").splitlines(keepends=True)
     names = [line[4:].strip().decode() for line in lines if line.startswith(b"+++ ")]
@@ -146,10 +146,10 @@ def parse_diff(text: bytes) -> Diff:
         raise ValueError(f"expected a unified diff of one file, found {len(names)}: {names}")
     ends = [*starts[1:], len(lines)]
     hunks = tuple(_parse_hunk(lines[a:b]) for a, b in zip(starts, ends, strict=True))
-    return Diff(names[0].partition("/")[2], hunks)
+    return _Diff(names[0].partition("/")[2], hunks)
 
 
-def _parse_hunk(lines: Sequence[bytes]) -> Hunk:
+def _parse_hunk(lines: Sequence[bytes]) -> _Hunk:
     old_start, new_start = map(int, _RANGES.match(lines[0]).groups())
     body: list[bytes] = []
     for line in lines[1:]:
@@ -160,14 +160,14 @@ def _parse_hunk(lines: Sequence[bytes]) -> Hunk:
     old = tuple(line[1:] for line in body if line[:1] in b" -")
     new = tuple(line[1:] for line in body if line[:1] in b" +")
     ends_file = not body[-1].startswith(b" ")  # else the lines of context would follow
-    return Hunk(old_start - 1, new_start - 1, old, new, ends_file)
+    return _Hunk(old_start - 1, new_start - 1, old, new, ends_file)
 
 
 def _shown(line: bytes | None) -> str:
     return "the end of the file" if line is None else repr(line.decode(errors="backslashreplace"))
 
 
-PATCH_PREFIX = "stable-audio-tools-"  # patches/stable-audio-tools-VERSION.patch
+_PATCH_PREFIX = "stable-audio-tools-"  # patches/stable-audio-tools-VERSION.patch
 
 
 class State(str, Enum):
@@ -183,7 +183,7 @@ class Patch:
 
     file: Path
     version: str  # of stable-audio-tools
-    diff: Diff
+    diff: _Diff
 
     def state(self) -> State:
         """Whether it is applied; ValueError if the file is neither as SAT has it nor patched."""
@@ -229,8 +229,8 @@ def find_patch(path: Path | None = None) -> Patch:
 def patch_files() -> dict[str, Path]:
     """Version of stable-audio-tools -> the patch for it."""
     folder = shipped_file("patches/README.md").parent
-    files = sorted(folder.glob(f"{PATCH_PREFIX}*.patch"))
-    return {file.stem.removeprefix(PATCH_PREFIX): file for file in files}
+    files = sorted(folder.glob(f"{_PATCH_PREFIX}*.patch"))
+    return {file.stem.removeprefix(_PATCH_PREFIX): file for file in files}
 
 
 def _patch_file(place: Place) -> Path:

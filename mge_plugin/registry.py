@@ -20,8 +20,8 @@ import wrapt
 from mge_plugin import sat as mends
 
 DIFFUSION_TYPE = "mge_dit"  # model.diffusion.type
-DATASET_PREFIX = "mge_"  # dataset_type
-MEL_TYPE = "mge_mel"  # model.encoder.type and model.decoder.type of an autoencoder
+_DATASET_PREFIX = "mge_"  # dataset_type
+_MEL_TYPE = "mge_mel"  # model.encoder.type and model.decoder.type of an autoencoder
 DIFFUSION_UI = "stable_audio_tools.interface.interfaces.diffusion_cond"
 
 _MARK = "__mge_plugin_original__"  # on a replacement: the function of SAT's that it stands for
@@ -37,15 +37,15 @@ def is_our_model(config: Any) -> bool:
 def is_our_dataset(config: Any) -> bool:
     """Whether a dataset config is of one of our types."""
     kind = config.get("dataset_type") if isinstance(config, Mapping) else None
-    return str(kind).startswith(DATASET_PREFIX)
+    return str(kind).startswith(_DATASET_PREFIX)
 
 
 def is_our_coder(config: Any) -> bool:
     """Whether a section `encoder` or `decoder` of an autoencoder asks for ours."""
-    return isinstance(config, Mapping) and config.get("type") == MEL_TYPE
+    return isinstance(config, Mapping) and config.get("type") == _MEL_TYPE
 
 
-def is_our_loaded_model(model: Any) -> bool:
+def _is_our_loaded_model(model: Any) -> bool:
     """Whether a model that SAT has built is the three-track network."""
     from mge_plugin.models.mge import MGEModel
 
@@ -53,7 +53,7 @@ def is_our_loaded_model(model: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Hook:
+class _Hook:
     """One function of SAT's, mostly a factory, and what does its work where it is for us."""
 
     module: str
@@ -70,62 +70,62 @@ class Hook:
 
 
 HOOKS = (
-    Hook(
+    _Hook(
         "stable_audio_tools.models.factory",
         "create_model_from_config",
         is_our_model,
         "mge_plugin.models.mge:create_mge_model",
     ),
-    Hook(
+    _Hook(
         "stable_audio_tools.training.factory",
         "create_training_wrapper_from_config",
         is_our_model,
         "mge_plugin.training.wrapper:create_mge_training_wrapper",
     ),
-    Hook(
+    _Hook(
         "stable_audio_tools.training.factory",
         "create_demo_callback_from_config",
         is_our_model,
         "mge_plugin.training.demo:create_mge_demo_callback",
     ),
-    Hook(
+    _Hook(
         "stable_audio_tools.training.factory",
         "create_metrics_callback_from_config",
         is_our_model,
         "mge_plugin.training.demo:create_mge_metrics_callback",
         since="0.0.20",
     ),
-    Hook(
+    _Hook(
         "stable_audio_tools.models.autoencoders",
         "create_encoder_from_config",
         is_our_coder,
         "mge_plugin.standins.mel_autoencoder:create_encoder",
         decides="encoder_config",
     ),
-    Hook(
+    _Hook(
         "stable_audio_tools.models.autoencoders",
         "create_decoder_from_config",
         is_our_coder,
         "mge_plugin.standins.mel_autoencoder:create_decoder",
         decides="decoder_config",
     ),
-    Hook(
+    _Hook(
         "stable_audio_tools.data.dataset",
         "create_dataloader_from_config",
         is_our_dataset,
         "mge_plugin.data.dataset:create_mge_dataloader",
         decides="dataset_config",
     ),
-    Hook(
+    _Hook(
         DIFFUSION_UI,
         "create_diffusion_cond_ui",
         is_our_model,
         "mge_plugin.interface.ui:create_mge_ui",
     ),
-    Hook(
+    _Hook(
         DIFFUSION_UI,
         "generate_cond",
-        is_our_loaded_model,
+        _is_our_loaded_model,
         "mge_plugin.interface.generation_tab:generate_cond",
         decides="model",
         in_module=True,
@@ -152,7 +152,7 @@ def original(function: Callable) -> Callable:
     return getattr(function, _MARK, function)
 
 
-def _replace(hook: Hook, module: ModuleType) -> None:
+def _replace(hook: _Hook, module: ModuleType) -> None:
     function = getattr(module, hook.function, None)
     if function is None and hook.since is not None:
         return
@@ -165,7 +165,7 @@ def _replace(hook: Hook, module: ModuleType) -> None:
         _replace_copies(function, _dispatcher(hook, module, function))
 
 
-def _dispatcher(hook: Hook, module: ModuleType, function: Callable) -> Callable:
+def _dispatcher(hook: _Hook, module: ModuleType, function: Callable) -> Callable:
     signature = inspect.signature(function)
 
     @functools.wraps(function)

@@ -104,13 +104,15 @@ def sample_with_sat(
     return sampling.sample_diffusion(network, noise, {}, "rectified_flow", **options)
 
 
-AUTOENCODERS = "stable_audio_tools.training.autoencoders"
+_AUTOENCODERS = "stable_audio_tools.training.autoencoders"
 _MENDED = "__mge_plugin_mended__"  # on a module: the functions in it that are
-CHIRP_TOP = 0.45  # highest frequency of a demo's test chirp where SAT's does not fit, x sample rate
+_CHIRP_TOP = (
+    0.45  # highest frequency of a demo's test chirp where SAT's does not fit, x sample rate
+)
 
 
 @dataclass(frozen=True)
-class Mend:
+class _Mend:
     """A function of SAT's, and a wrapper (function, instance, args, kwargs) around it."""
 
     module: str
@@ -120,11 +122,11 @@ class Mend:
 
 def install() -> None:
     """Mend SAT's functions as soon as their module is imported; calling it again is harmless."""
-    for mend in MENDS:
+    for mend in _MENDS:
         wrapt.register_post_import_hook(functools.partial(_wrap, mend), mend.module)
 
 
-def _wrap(mend: Mend, module: ModuleType) -> None:
+def _wrap(mend: _Mend, module: ModuleType) -> None:
     target = module
     for name in mend.function.split("."):
         target = getattr(target, name, None)
@@ -153,13 +155,13 @@ def _chirps(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> Any:
     """SAT 0.0.20 adds a chirp up to 22 kHz to the demos of an autoencoder of any rate."""
     sample_rate = args[1]
     if "fmax" not in kwargs and sample_rate / 2 <= 22_000:
-        kwargs = kwargs | {"fmax": CHIRP_TOP * sample_rate}
+        kwargs = kwargs | {"fmax": _CHIRP_TOP * sample_rate}
     return sat(*args, **kwargs)
 
 
 def _export(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> None:
     """SAT 0.0.20 writes an autoencoder's safetensors with a function that it does not import."""
-    module = sys.modules[AUTOENCODERS]
+    module = sys.modules[_AUTOENCODERS]
     if not hasattr(module, "save_model"):
         from safetensors.torch import save_model
 
@@ -182,9 +184,9 @@ def _inverse_lr(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> None
     LRScheduler.__init__(instance, call.arguments["optimizer"], call.arguments["last_epoch"])
 
 
-MENDS = (
-    Mend(AUTOENCODERS, "calc_update_to_weight_ratio", _update_ratio),
-    Mend(AUTOENCODERS, "append_random_linear_chirps", _chirps),
-    Mend(AUTOENCODERS, "AutoencoderTrainingWrapper.export_model", _export),
-    Mend("stable_audio_tools.training.utils", "InverseLR.__init__", _inverse_lr),
+_MENDS = (
+    _Mend(_AUTOENCODERS, "calc_update_to_weight_ratio", _update_ratio),
+    _Mend(_AUTOENCODERS, "append_random_linear_chirps", _chirps),
+    _Mend(_AUTOENCODERS, "AutoencoderTrainingWrapper.export_model", _export),
+    _Mend("stable_audio_tools.training.utils", "InverseLR.__init__", _inverse_lr),
 )

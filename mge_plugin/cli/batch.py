@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from mge_plugin.inference.pipeline import Pipeline
     from mge_plugin.inference.request import Request, Result, Sampling
 
-UNSEEN = ("window_batch", "seed")  # of a sampling: changes nothing; the job has its own
+_UNSEEN = ("window_batch", "seed")  # of a sampling: changes nothing; the job has its own
 
 
 @dataclass(frozen=True)
-class Saved:
+class _Saved:
     """A result on disk."""
 
     files: tuple[Path, ...]
@@ -44,9 +44,9 @@ class Saved:
     warning: str | None = None
 
 
-def request_of(job: Job, sampling: "Sampling", settings: dict[str, Any]) -> dict[str, Any]:
+def _request_of(job: Job, sampling: "Sampling", settings: dict[str, Any]) -> dict[str, Any]:
     """All that decides a result, as plain data: files by their fingerprints."""
-    values = {k: v for k, v in sampling.described().items() if k not in UNSEEN}
+    values = {k: v for k, v in sampling.described().items() if k not in _UNSEEN}
     values |= settings | {
         "task": job.task,
         "prompts": [words.described() for words in job.prompts],
@@ -62,9 +62,9 @@ def request_of(job: Job, sampling: "Sampling", settings: dict[str, Any]) -> dict
     return json.loads(json.dumps(values))
 
 
-def read_complete(base: Path, request: dict[str, Any]) -> Saved | None:
+def _read_complete(base: Path, request: dict[str, Any]) -> _Saved | None:
     """The result of this request if it is there whole; of another request raises ConfigError."""
-    path = json_path(base)
+    path = _json_path(base)
     if not path.exists():
         return None
     remedy = "use --overwrite or another --out"
@@ -78,7 +78,7 @@ def read_complete(base: Path, request: dict[str, Any]) -> Saved | None:
     if differences := _differences(there, request):
         raise ConfigError(f"{path}: exists with other settings ({differences}): {remedy}")
     files = tuple(track_files(path, info).values())
-    return Saved(files, info) if all(file.is_file() for file in files) else None
+    return _Saved(files, info) if all(file.is_file() for file in files) else None
 
 
 def _differences(there: dict[str, Any], request: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ def _differences(there: dict[str, Any], request: dict[str, Any]) -> str:
     )
 
 
-def json_path(base: Path) -> Path:
+def _json_path(base: Path) -> Path:
     """The JSON of a result."""
     return base.with_name(f"{base.name}.json")
 
@@ -109,12 +109,12 @@ def track_files(path: Path, info: dict[str, Any]) -> dict[str, Path]:
     return {track: path.with_name(name) for track, name in files.items()}
 
 
-def save(base: Path, result: "Result", info: dict[str, Any], audio_format: str) -> Saved:
+def save(base: Path, result: "Result", info: dict[str, Any], audio_format: str) -> _Saved:
     """Write a result, each file whole or not at all, the JSON last.
 
     What a FLAC cannot hold as it is becomes a WAV, all tracks of it, and the warning says why.
     """
-    json_path(base).unlink(missing_ok=True)  # it would call new tracks those of an old request
+    _json_path(base).unlink(missing_ok=True)  # it would call new tracks those of an old request
     suffix, write, warning = "wav", write_wav, None
     if audio_format == "flac":
         problems = ((n, flac_problem(a, result.sample_rate)) for n, a in result.audio.items())
@@ -125,13 +125,13 @@ def save(base: Path, result: "Result", info: dict[str, Any], audio_format: str) 
         write(base.with_name(names[track]), audio, result.sample_rate)
     info = info | {"files": names} | result.info
     text = json.dumps(info, indent=4, ensure_ascii=False)
-    write_file(json_path(base), text.encode(errors="backslashreplace"))
+    write_file(_json_path(base), text.encode(errors="backslashreplace"))
     warning = warning and f"written as WAV, since a FLAC cannot hold it as it is: {warning}"
-    return Saved(tuple(base.with_name(name) for name in names.values()), info, warning)
+    return _Saved(tuple(base.with_name(name) for name in names.values()), info, warning)
 
 
-SONG_ERRORS = (ValueError, OSError, MemoryError)  # of one song; the others go on
-INTERRUPTED = 130  # exit code: 128 + SIGINT
+_SONG_ERRORS = (ValueError, OSError, MemoryError)  # of one song; the others go on
+_INTERRUPTED = 130  # exit code: 128 + SIGINT
 
 
 def tell(line: str) -> None:
@@ -150,7 +150,7 @@ class Report:
     failures: list[dict[str, str]] = field(default_factory=list)
     error: Exception | None = None  # the last song's that failed
 
-    def done(self, job: Job, saved: Saved) -> None:
+    def done(self, job: Job, saved: _Saved) -> None:
         """A result was made and written."""
         self._add(job, saved, "done")
         for line in [saved.warning, *missing(saved.info)]:
@@ -161,7 +161,7 @@ class Report:
                 for path in saved.files:
                     self._say(f"Wrote {path}")
 
-    def present(self, job: Job, saved: Saved) -> None:
+    def present(self, job: Job, saved: _Saved) -> None:
         """A result of the same request was there."""
         self._add(job, saved, "already there")
         if self.total == 1 and not self.as_json:
@@ -191,14 +191,14 @@ class Report:
                 "with the rest"
             )
             self._close()
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(_INTERRUPTED) from None
         self._close()
         if self.error is not None and self.total == 1:
             raise self.error
         if self.failures:
             raise typer.Exit(1)
 
-    def _add(self, job: Job, saved: Saved, state: str) -> None:
+    def _add(self, job: Job, saved: _Saved, state: str) -> None:
         files = [str(path) for path in saved.files]
         self.songs.append({"song": job.label, "state": state, "files": files, "info": saved.info})
 
@@ -246,12 +246,12 @@ def run_jobs(
     output.check()
     report = Report(len(jobs), output.as_json)
     with report.closing():
-        requests = Requests(sampling, model, output)
+        requests = _Requests(sampling, model, output)
         waiting = [job for job in jobs if _is_to_do(job, requests, report)]
         if not waiting:
             return
         output.make_folder()
-        maker = Maker.open(model, sampling, jobs)
+        maker = _Maker.open(model, sampling, jobs)
         with tqdm(total=len(waiting), desc="songs", disable=len(waiting) == 1) as bar:
             for first in range(0, len(waiting), together):
                 group = waiting[first : first + together]
@@ -259,7 +259,7 @@ def run_jobs(
                 bar.update(len(group))
 
 
-class Requests:
+class _Requests:
     """What is asked of each job, and what is written of it."""
 
     def __init__(self, sampling: "Sampling", model: ModelOptions, output: OutputOptions) -> None:
@@ -274,7 +274,7 @@ class Requests:
 
     def of(self, job: Job) -> dict[str, Any]:
         """All that decides the result."""
-        return request_of(job, self.sampling, self.settings)
+        return _request_of(job, self.sampling, self.settings)
 
     def info(self, job: Job) -> dict[str, Any]:
         """What a result's JSON says besides how it was made."""
@@ -282,13 +282,13 @@ class Requests:
         return song | self.origin | {"request": self.of(job)}
 
 
-def _is_to_do(job: Job, requests: Requests, report: Report) -> bool:
+def _is_to_do(job: Job, requests: _Requests, report: Report) -> bool:
     """Whether a job waits: its files can be read and its result is not there."""
     try:
         _check_files(job)
         request = requests.of(job)
-        saved = None if requests.output.overwrite else read_complete(job.base, request)
-    except SONG_ERRORS as error:
+        saved = None if requests.output.overwrite else _read_complete(job.base, request)
+    except _SONG_ERRORS as error:
         report.failed(job, error)
         return False
     if saved is not None:
@@ -319,11 +319,11 @@ def _check_files(job: Job) -> None:
             )
 
 
-def _make(group: Sequence[Job], maker: "Maker", requests: Requests, report: Report) -> None:
+def _make(group: Sequence[Job], maker: "_Maker", requests: _Requests, report: Report) -> None:
     """Make some jobs together; where that fails, each alone, so that one failure is one song's."""
     try:
         results = maker.make(group)
-    except SONG_ERRORS as error:
+    except _SONG_ERRORS as error:
         if len(group) == 1:
             report.failed(group[0], error)
         else:
@@ -333,14 +333,14 @@ def _make(group: Sequence[Job], maker: "Maker", requests: Requests, report: Repo
     for job, result in zip(group, results, strict=True):
         try:
             saved = save(job.base, result, requests.info(job), requests.output.format)
-        except SONG_ERRORS as error:
+        except _SONG_ERRORS as error:
             report.failed(job, error)
         else:
             report.done(job, saved)
 
 
 @dataclass
-class Maker:
+class _Maker:
     """A model that makes jobs' results."""
 
     pipeline: "Pipeline"
@@ -348,7 +348,7 @@ class Maker:
     examples: dict[Path, dict[str, Any]]  # as prompts have them
 
     @classmethod
-    def open(cls, model: ModelOptions, sampling: "Sampling", jobs: Sequence[Job]) -> "Maker":
+    def open(cls, model: ModelOptions, sampling: "Sampling", jobs: Sequence[Job]) -> "_Maker":
         """Load the model, and check what only it can tell."""
         with without_chatter():
             from mge_plugin.inference.pipeline import load

@@ -56,7 +56,7 @@ def index(
         raise typer.Exit(1)
 
 
-SHOWN = 10  # songs left out that are named
+_SHOWN = 10  # songs left out that are named
 
 
 @app.command()
@@ -142,10 +142,10 @@ def _tell(report: "Report", ranks: "Ranks", out: Path) -> None:
     )
     if report.renewed:
         typer.echo(f"{who}{report.renewed} were encoded anew: their stems or labels have changed")
-    for song, reason in list(report.left_out.items())[:SHOWN]:
+    for song, reason in list(report.left_out.items())[:_SHOWN]:
         complain(f"{who}left out: {song}: {reason}")
-    if len(report.left_out) > SHOWN:
-        complain(f"{who}and {len(report.left_out) - SHOWN} more")
+    if len(report.left_out) > _SHOWN:
+        complain(f"{who}and {len(report.left_out) - _SHOWN} more")
 
 
 def _write_shards(store: Any, megabytes: int) -> None:

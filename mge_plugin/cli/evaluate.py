@@ -9,13 +9,13 @@ import typer
 
 from mge_plugin.cli.app import app, without_chatter
 
-TASKS = ("generate", "extract", "add", "compose")
+_TASKS = ("generate", "extract", "add", "compose")
 LABELS = ("bass", "drums", "guitar", "piano")  # the paper's S_A
 
 
 @app.command()
 def evaluate(
-    task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")],
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(_TASKS)}.")],
     model_config: Annotated[Path, typer.Option(help="The model's JSON config.")],
     ckpt: Annotated[Path, typer.Option(help="Its weights, .ckpt or .safetensors.")],
     dataset_config: Annotated[Path, typer.Option(help="The test set, a dataset config.")],
@@ -51,8 +51,8 @@ def evaluate(
 
     Started by torchrun, each rank takes its share; a run that was stopped goes on.
     """
-    if task not in TASKS:
-        raise ValueError(f"task: expected one of {', '.join(TASKS)}, found {task!r}")
+    if task not in _TASKS:
+        raise ValueError(f"task: expected one of {', '.join(_TASKS)}, found {task!r}")
     with without_chatter():
         from mge_plugin.data.latents.encode import Ranks
         from mge_plugin.evaluation.protocol import Protocol

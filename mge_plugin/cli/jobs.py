@@ -52,7 +52,7 @@ class NewLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SongLine:
+class _SongLine:
     """What a line says of a song."""
 
     audio: str  # a path under the manifest's folder
@@ -74,10 +74,10 @@ class SongLine:
         return NewLine(prompt=self.prompt, negative=self.negative, seed=self.seed, name=self.name)
 
 
-def read_songs(manifest: Path) -> list[tuple[str, Path, NewLine]]:
+def _read_songs(manifest: Path) -> list[tuple[str, Path, NewLine]]:
     """(file:line, song, what is asked of it alone); a song that leads out of the folder raises."""
     songs = []
-    for where, line in _lines(manifest, SongLine):
+    for where, line in _lines(manifest, _SongLine):
         path = manifest.parent / line.audio
         if not path.resolve().is_relative_to(manifest.parent.resolve()):
             raise ConfigError(
@@ -87,7 +87,7 @@ def read_songs(manifest: Path) -> list[tuple[str, Path, NewLine]]:
     return songs
 
 
-def read_new(manifest: Path) -> list[tuple[str, NewLine]]:
+def _read_new(manifest: Path) -> list[tuple[str, NewLine]]:
     """(file:line, what is asked) of results that are made from nothing."""
     return list(_lines(manifest, NewLine))
 
@@ -139,7 +139,7 @@ def find_songs(arguments: Sequence[Path], out: Path) -> list[Entry]:
             entries += _in_folder(argument, out)
         elif argument.suffix.lower() == ".jsonl":
             entries += [
-                Entry(path, line=line, where=where) for where, path, line in read_songs(argument)
+                Entry(path, line=line, where=where) for where, path, line in _read_songs(argument)
             ]
         else:
             entries.append(Entry(argument))
@@ -254,7 +254,7 @@ def new_jobs(
     check_seconds(seconds)
     lines: list[tuple[str | None, NewLine]] = [(None, NewLine())]
     if manifest is not None:
-        lines = [*read_new(manifest)]
+        lines = [*_read_new(manifest)]
     jobs = []
     for where, line in lines:
         mine = asked.instead(line.texts, line.negative)

@@ -97,8 +97,8 @@ def _export(ckpt: Path, out: Path) -> None:
     typer.echo(f"Wrote {out}: {tensors} tensors under the published names")
 
 
-DatasetConfig = Annotated[Path, typer.Option(help="A dataset config of type mge_triplets.")]
-File = Annotated[Path, typer.Option("--out", help="The .safetensors to write.")]
+_DatasetConfig = Annotated[Path, typer.Option(help="A dataset config of type mge_triplets.")]
+_File = Annotated[Path, typer.Option("--out", help="The .safetensors to write.")]
 Batch = Annotated[int, typer.Option(min=2, help="Windows at a time.")]
 
 
@@ -106,7 +106,7 @@ Batch = Annotated[int, typer.Option(min=2, help="Windows at a time.")]
 def fit_mel_command(
     model_config: ModelConfig,
     dataset_config: Annotated[Path, typer.Option(help="A dataset config of type mge_tracks.")],
-    out: File,
+    out: _File,
     windows: Annotated[int, typer.Option(min=1, help="How many to fit to.")] = 1000,
     whitening: Annotated[
         float, typer.Option(help="0: latents as their powers are; 1: all of one power.")
@@ -134,8 +134,8 @@ def fit_mel_command(
 @app.command("fit-text-audio")
 def fit_text_audio_command(
     model_config: ModelConfig,
-    dataset_config: DatasetConfig,
-    out: File,
+    dataset_config: _DatasetConfig,
+    out: _File,
     steps: Annotated[int, typer.Option(min=1, help="Of training, a batch each.")] = 1500,
     batch_size: Batch = 32,
     seed: Seed = 42,

@@ -51,7 +51,7 @@ PROMPTED = {  # by task: the track that its prompt is about
     "compose": "source",
     "replace": "source",
 }
-UNPROMPTED = ("generate", "accompany")  # what the model may be left alone with
+_UNPROMPTED = ("generate", "accompany")  # what the model may be left alone with
 SEVERAL = ("extract", "add", "compose")  # what takes more than one prompt
 
 
@@ -144,7 +144,7 @@ class Asked:
             )
         if count > 1 and self.task not in SEVERAL:
             raise ValueError(f"{self.task}: expected one prompt, found {count}")
-        if count == 0 and self.task in UNPROMPTED:
+        if count == 0 and self.task in _UNPROMPTED:
             return (Words(others=self.others),)
         if count == 0:
             raise ValueError(f"{self.task}: expected --prompt or --example, found none")

@@ -43,17 +43,17 @@ class AudioError(ValueError):
 
 
 SUFFIX = ".stem.safetensors"
-FULL = 32767  # of 16 bits
+_FULL = 32767  # of 16 bits
 
 
-def is_cached(path: Path) -> bool:
+def _is_cached(path: Path) -> bool:
     """Whether a file is one of a cache."""
     return path.name.endswith(SUFFIX)
 
 
 def write_cached(path: Path, audio: np.ndarray) -> None:
     """Keep (channels, samples) in 16 bits, in relation to their peak, whole or not at all."""
-    scale = (float(np.abs(audio).max()) or 1.0) / FULL
+    scale = (float(np.abs(audio).max()) or 1.0) / _FULL
     samples = np.round(audio / np.float32(scale)).astype(np.int16)
     write_file(path, save({"audio": samples}, {"scale": repr(scale)}))
 
@@ -67,7 +67,7 @@ def is_whole(path: Path, shape: tuple[int, int]) -> bool:
         return False
 
 
-def read_cached(path: Path, start: int, frames: int) -> np.ndarray:
+def _read_cached(path: Path, start: int, frames: int) -> np.ndarray:
     """Samples [start, start + frames) of a stem that is kept, zeros outside; (channels, frames)."""
     try:
         with safe_open(path, "np") as file:
@@ -87,7 +87,7 @@ PRE_ROLL = 8192  # samples decoded before a window: the first AAC frame after a 
 MISSING = "PyAV is needed to decode it: pip install 'mge-plugin[musdb]'"
 
 
-def is_container(path: Path) -> bool:
+def _is_container(path: Path) -> bool:
     """Whether PyAV is to read the file, not soundfile."""
     return path.suffix.lower() in SUFFIXES
 
@@ -107,13 +107,13 @@ def stream_infos(path: Path) -> list[tuple[int, int]]:
         return [_info(path, stream) for stream in container.streams.audio]
 
 
-def stream_info(path: Path, stream: int = 0) -> tuple[int, int]:
+def _stream_info(path: Path, stream: int = 0) -> tuple[int, int]:
     """Sample rate and number of samples of one audio stream, by its number among these."""
     with _open(path) as container:
         return _info(path, _stream(path, container, stream))
 
 
-def read_stream(path: Path, start: int, frames: int, stream: int = 0) -> np.ndarray:
+def _read_stream(path: Path, start: int, frames: int, stream: int = 0) -> np.ndarray:
     """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames).
 
     They are those of the whole stream decoded, sample 0 after the encoder's delay. What an encoder
@@ -186,12 +186,12 @@ def _decode(
             yield round(packet_frame.pts * packet_frame.time_base * rate), audio
 
 
-UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
-GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
+_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
+_GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
 BLOCK = 65_536  # samples decoded at a time where only their number counts
 FLAC_CHANNELS, FLAC_RATE = 8, 655_350  # at most, the rate in Hz
-FLAC_ANY_RATE = 65_535  # Hz, up to which a FLAC has every rate, and tens of Hz beyond
-SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; a header that says otherwise is damaged
+_FLAC_ANY_RATE = 65_535  # Hz, up to which a FLAC has every rate, and tens of Hz beyond
+_SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; a header that says otherwise is damaged
 
 
 def audio_info(path: Path, stream: int | None = None) -> tuple[int, int]:
@@ -200,10 +200,10 @@ def audio_info(path: Path, stream: int | None = None) -> tuple[int, int]:
     `stream` is the audio stream's number in an MP4 file. An MP3's header may only guess: where its
     last sample cannot be read, the samples are counted by decoding.
     """
-    if is_container(path):
-        return stream_info(path, stream or 0)
+    if _is_container(path):
+        return _stream_info(path, stream or 0)
     with _open_audio(path) as file:
-        return file.samplerate, _count(file) if file.format in GUESSES else file.frames
+        return file.samplerate, _count(file) if file.format in _GUESSES else file.frames
 
 
 def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray, int]:
@@ -212,9 +212,9 @@ def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray,
     Of a cut MP3 this is what is left; its header's length is only a guess.
     """
     path = Path(path)
-    if is_container(path):
-        rate, frames = stream_info(path, stream or 0)
-        return read_stream(path, 0, frames, stream or 0), rate
+    if _is_container(path):
+        rate, frames = _stream_info(path, stream or 0)
+        return _read_stream(path, 0, frames, stream or 0), rate
     with _open_audio(path) as file:
         audio, expected, sample_rate = _read(path, file, file.frames), file.frames, file.samplerate
     if not audio.size:
@@ -226,10 +226,10 @@ def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray,
 
 def read_window(path: Path, start: int, frames: int, stream: int | None = None) -> np.ndarray:
     """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames)."""
-    if is_cached(path):
-        return read_cached(path, start, frames)
-    if is_container(path):
-        return read_stream(path, start, frames, stream or 0)
+    if _is_cached(path):
+        return _read_cached(path, start, frames)
+    if _is_container(path):
+        return _read_stream(path, start, frames, stream or 0)
     with _open_audio(path) as file:
         begin, end = (min(max(x, 0), file.frames) for x in (start, start + frames))
         window = np.zeros((file.channels, frames), dtype=np.float32)
@@ -237,7 +237,7 @@ def read_window(path: Path, start: int, frames: int, stream: int | None = None) 
             file.seek(begin)
             audio = _read(path, file, end - begin)
             read = audio.shape[1]
-            if begin + read < min(end, file.frames - GUESSES.get(file.format, 0)):
+            if begin + read < min(end, file.frames - _GUESSES.get(file.format, 0)):
                 raise AudioError(f"only {read} of {end - begin} samples read", path)
             window[:, begin - start : begin - start + read] = audio
     return window
@@ -264,7 +264,7 @@ def flac_problem(audio: np.ndarray, sample_rate: int) -> str | None:
         return f"its peak of {20 * np.log10(peak):+.1f} dBFS would be clipped"
     if len(audio) > FLAC_CHANNELS:
         return f"it has {len(audio)} channels, of at most {FLAC_CHANNELS}"
-    if sample_rate > FLAC_RATE or (sample_rate > FLAC_ANY_RATE and sample_rate % 10):
+    if sample_rate > FLAC_RATE or (sample_rate > _FLAC_ANY_RATE and sample_rate % 10):
         return f"a rate of {sample_rate} Hz does not fit it"
     return None
 
@@ -326,9 +326,9 @@ def _open_audio(path: Path) -> Iterator[sf.SoundFile]:
 def _check_header(path: Path, file: sf.SoundFile) -> None:
     if file.frames == 0:
         raise AudioError(f"the header says 0 samples ({path.stat().st_size} bytes)", path)
-    if file.frames == UNKNOWN_FRAMES:
+    if file.frames == _UNKNOWN_FRAMES:
         raise AudioError("the header does not say how many samples follow", path)
-    if file.samplerate not in SAMPLE_RATES:
+    if file.samplerate not in _SAMPLE_RATES:
         raise AudioError(f"the header says {file.samplerate} samples a second", path)
 
 

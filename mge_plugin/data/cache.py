@@ -25,9 +25,9 @@ from mge_plugin.data.triplets import Format, stem_window
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+_VERSION = 1
 BLOCK = 1 << 20  # samples decoded at a time, at the model's rate
-ABANDONED = 3600  # seconds after which a temporary file is a killed run's
+_ABANDONED = 3600  # seconds after which a temporary file is a killed run's
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class StemCache:
     def path(self, stem: Stem) -> Path:
         """Where a stem is kept."""
         parts = [_stamp(part) for part in stem.parts]
-        key = json.dumps([VERSION, self.sample_rate, self.channels, parts])
+        key = json.dumps([_VERSION, self.sample_rate, self.channels, parts])
         name = hashlib.sha256(key.encode()).hexdigest()[:32]
         return self.folder / name[:2] / f"{name}{SUFFIX}"
 
@@ -118,7 +118,7 @@ def _remove_abandoned(folder: Path) -> None:
     """Delete the temporary files of runs that were killed."""
     for path in folder.glob("*/.*.tmp"):
         try:
-            if time.time() - path.stat().st_mtime > ABANDONED:
+            if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
         except FileNotFoundError:
             continue  # another job was faster

@@ -94,7 +94,7 @@ class TripletDataset(SongItems):
 
     def __init__(self, corpora: Sequence[Corpus], form: Format, config: TripletsConfig) -> None:
         songs = [song for corpus in corpora for song in corpus.songs]
-        order = song_order(corpora, form, config.seed)
+        order = _song_order(corpora, form, config.seed)
         super().__init__(songs, order, config.seed, config.epoch_items)
         self.labels = [  # of each song, what may be asked in its corpus
             labels for corpus in corpora for labels in repeat(_labels(corpus), len(corpus.songs))
@@ -166,7 +166,7 @@ def _in_song(window: Window, form: Format) -> Tensor:
     return torch.arange(form.samples) < left
 
 
-def song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder:
+def _song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder:
     """The order of songs by their windows of the model's length, and by weights if there are any.
 
     A song shorter than a window has one.
@@ -179,16 +179,16 @@ def song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder:
     return order_of(windows, weights, seed)
 
 
-def open_triplets(config: TripletsConfig, asked: Asked) -> TripletDataset:
+def _open_triplets(config: TripletsConfig, asked: Asked) -> TripletDataset:
     """The dataset of a config for a model; what its groups name and no stem is called is told."""
     form = Format(asked.sample_rate, asked.sample_size, asked.audio_channels, config.silence_db)
-    dataset = TripletDataset(open_corpora(config, form), form, config)
-    for problem in unknown_in_groups(config.source, set().union(*dataset.labels)):
+    dataset = TripletDataset(_open_corpora(config, form), form, config)
+    for problem in _unknown_in_groups(config.source, set().union(*dataset.labels)):
         logger.warning("%s", problem)
     return dataset
 
 
-def unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterator[str]:
+def _unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterator[str]:
     """What groups name that no stem is labelled: misspelt perhaps, no song has such a group."""
     for name, group in config.groups.items():
         for label in group:
@@ -198,7 +198,7 @@ def unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterator
                 yield str(error)
 
 
-def open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
+def _open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
     """The songs of every corpus, read from the decoded cache if there is to be one."""
     corpora = index_corpora(config.datasets, cache_folder(config.index_cache))
     if config.cache_dir is None:
@@ -226,13 +226,13 @@ class TrackWeights:
 
 
 @dataclass(frozen=True)
-class TracksConfig(TripletsConfig):
+class _TracksConfig(TripletsConfig):
     """A dataset config of type `mge_tracks`: that of triplets, and which track."""
 
     tracks: TrackWeights = field(default_factory=TrackWeights)  # which are used
 
 
-class TrackDataset(Dataset):
+class _TrackDataset(Dataset):
     """Item number -> (reals (channels, samples), metadata), as SAT's autoencoder training takes it.
 
     A silent track is passed over: spectral losses of silence teach nothing, and SAT 0.0.19's
@@ -264,13 +264,13 @@ class TrackDataset(Dataset):
         return Track(int(rng.choice(sounding, p=weights / weights.sum())))
 
 
-def open_tracks(config: TracksConfig, asked: Asked) -> TrackDataset:
+def _open_tracks(config: _TracksConfig, asked: Asked) -> _TrackDataset:
     """The dataset of a config for an autoencoder."""
-    return TrackDataset(open_triplets(config, asked), config.tracks)
+    return _TrackDataset(_open_triplets(config, asked), config.tracks)
 
 
 @dataclass(frozen=True)
-class DatasetType:
+class _DatasetType:
     """A `dataset_type`: what its config is, and what opens it."""
 
     config: type
@@ -280,9 +280,9 @@ class DatasetType:
 PRE_ENCODER = "PreEncodedLatentsInferenceWrapper"  # a class by which SAT's pre_encode.py is known
 
 DATASET_TYPES = {
-    "mge_triplets": DatasetType(TripletsConfig, open_triplets),
-    "mge_tracks": DatasetType(TracksConfig, open_tracks),
-    "mge_latents": DatasetType(LatentsConfig, open_latents),
+    "mge_triplets": _DatasetType(TripletsConfig, _open_triplets),
+    "mge_tracks": _DatasetType(_TracksConfig, _open_tracks),
+    "mge_latents": _DatasetType(LatentsConfig, open_latents),
 }
 
 

@@ -107,7 +107,7 @@ def _rank_and_ranks() -> tuple[int, int]:
     return 0, 1
 
 
-MAX_BROKEN = 20  # songs in a row that cannot be read before giving up
+_MAX_BROKEN = 20  # songs in a row that cannot be read before giving up
 
 Item = tuple[Tensor, dict[str, Any]]
 
@@ -148,14 +148,14 @@ class SongItems(Dataset):
                 self._report(error)
         examples = "; ".join(list(self.broken.values())[:3])
         raise self.unreadable(
-            f"{MAX_BROKEN} {self.pieces} in a row cannot be read, e.g. {examples}"
+            f"{_MAX_BROKEN} {self.pieces} in a row cannot be read, e.g. {examples}"
         )
 
     def _candidates(self, item: int) -> Iterator[int]:
         """The number of the item's song, then of those that stand in for it if it is broken."""
         yield self.order.song(item)
-        rng = np.random.default_rng([self.seed, item, MAX_BROKEN])
-        yield from np.resize(rng.permutation(len(self.songs)), MAX_BROKEN - 1)
+        rng = np.random.default_rng([self.seed, item, _MAX_BROKEN])
+        yield from np.resize(rng.permutation(len(self.songs)), _MAX_BROKEN - 1)
 
     def _report(self, error: Any) -> None:
         """Say once a file (and process) what is broken."""

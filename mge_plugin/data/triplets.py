@@ -37,14 +37,14 @@ class Asked:
     audio_channels: int
 
 
-MAX_DB = 60  # of a gain, up or down
-MAX_SEED = 2**32 - 1
+_MAX_DB = 60  # of a gain, up or down
+_MAX_SEED = 2**32 - 1
 
 
 def item_problems(seed: int, epoch_items: int | None) -> Iterator[str]:
     """What is wrong with what every dataset of items has."""
-    if not 0 <= seed <= MAX_SEED:
-        yield f"seed: expected 0 to {MAX_SEED}, found {seed}"
+    if not 0 <= seed <= _MAX_SEED:
+        yield f"seed: expected 0 to {_MAX_SEED}, found {seed}"
     if epoch_items is not None and epoch_items < 1:
         yield f"epoch_items: expected 1 or more, found {epoch_items}"
 
@@ -87,8 +87,8 @@ class AugmentConfig:
             raise ConfigError(*problems)
 
     def _problems(self) -> Iterator[str]:
-        if len(self.gain_db) != 2 or not -MAX_DB <= self.gain_db[0] <= self.gain_db[1] <= MAX_DB:
-            expected = f"[lowest, highest] between -{MAX_DB} and {MAX_DB}"
+        if len(self.gain_db) != 2 or not -_MAX_DB <= self.gain_db[0] <= self.gain_db[1] <= _MAX_DB:
+            expected = f"[lowest, highest] between -{_MAX_DB} and {_MAX_DB}"
             yield f"gain_db: expected {expected}, found {list(self.gain_db)}"
         for name in ("p_polarity", "p_swap_channels", "p_other_songs"):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -101,7 +101,7 @@ class AugmentConfig:
 
 
 MAX_TRIES = 10  # windows drawn for a source that sounds (paper, section E.1)
-MARGIN = 256  # samples of the lower rate read around a window: the resampler looks 128 far
+_MARGIN = 256  # samples of the lower rate read around a window: the resampler looks 128 far
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Voice:
+class _Voice:
     """A stem as it sounds in a window."""
 
     stem: Stem
@@ -157,7 +157,7 @@ class Triplet:
 
 
 @dataclass(frozen=True)
-class Span:
+class _Span:
     """What to read of a file, at its own rate, so that a window can be cut out after resampling.
 
     It starts where a sample of the file and one of the model's fall together: read from elsewhere,
@@ -170,10 +170,10 @@ class Span:
     skip: int  # samples at the model's rate before the window
 
     @classmethod
-    def of(cls, rate: int, start: int, form: Format) -> "Span":
+    def of(cls, rate: int, start: int, form: Format) -> "_Span":
         """The span at a file's `rate` of the window that starts at the model's sample `start`."""
         ratio = Fraction(rate, form.sample_rate)  # file's samples for one of the model's
-        margin = 0 if ratio == 1 else ceil(MARGIN * max(1, 1 / ratio))
+        margin = 0 if ratio == 1 else ceil(_MARGIN * max(1, 1 / ratio))
         begin = (start - margin) // ratio.denominator * ratio.denominator
         skip = start - begin
         frames = ceil((skip + form.samples + margin) * ratio)
@@ -181,16 +181,16 @@ class Span:
         return cls(int(begin * ratio), frames, window, skip)
 
 
-def voices(window: Window) -> list[Voice]:
+def voices(window: Window) -> list[_Voice]:
     """Every stem of the window's song, unchanged."""
     sources = () if window.song.mixture_only else window.sources
     return [
-        Voice(stem, Track.SOURCE if stem in sources else Track.SUBMIXTURE, window.start)
+        _Voice(stem, Track.SOURCE if stem in sources else Track.SUBMIXTURE, window.start)
         for stem in window.song.stems
     ]
 
 
-def make_triplet(window: Window, form: Format, heard: Sequence[Voice] | None = None) -> Triplet:
+def make_triplet(window: Window, form: Format, heard: Sequence[_Voice] | None = None) -> Triplet:
     """Read every voice by seeking (the window's own if not said); sums are float32, never clipped.
 
     Of a mixture-only song, source (silence) and submixture (the mixture) mean nothing.
@@ -199,7 +199,7 @@ def make_triplet(window: Window, form: Format, heard: Sequence[Voice] | None = N
     sums: dict[Track, dict[tuple[int, int], np.ndarray]] = defaultdict(dict)
     labels = defaultdict(set)
     for voice in voices(window) if heard is None else heard:
-        by_rate, sounds = read_stem(voice.stem, voice.start, form)
+        by_rate, sounds = _read_stem(voice.stem, voice.start, form)
         if sounds and not window.song.mixture_only:
             labels[voice.track].add(voice.stem.label)
         total = sums[voice.track]
@@ -225,18 +225,18 @@ def _below_full_scale(audio: np.ndarray) -> float:
     return 1 / peak
 
 
-def read_stem(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarray], bool]:
+def _read_stem(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarray], bool]:
     """The window's span of a stem, summed by rate, and whether the window sounds.
 
     By rate in Hz: (channels, samples). Of rates that differ, one that sounds is enough.
     """
     by_rate: dict[int, np.ndarray] = {}
     for part in stem.read_from:
-        span = Span.of(part.sample_rate, start, form)
+        span = _Span.of(part.sample_rate, start, form)
         samples = read_window(part.path, span.first, span.frames, part.stream)
         samples = to_channels(samples, form.channels)
         by_rate[part.sample_rate] = by_rate.get(part.sample_rate, 0) + samples
-    windows = {rate: Span.of(rate, start, form).window for rate in by_rate}
+    windows = {rate: _Span.of(rate, start, form).window for rate in by_rate}
     levels = [rms_db(by_rate[rate][:, window]) for rate, window in windows.items()]
     return by_rate, max(levels) > form.silence_db
 
@@ -244,25 +244,25 @@ def read_stem(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarra
 def stem_window(stem: Stem, start: int, form: Format) -> np.ndarray:
     """A window (channel, sample) of a stem at the model's rate, zeros outside of it."""
     total = np.zeros((form.channels, form.samples), dtype=np.float32)
-    for rate, samples in read_stem(stem, start, form)[0].items():
+    for rate, samples in _read_stem(stem, start, form)[0].items():
         total += cut(samples, rate, start, form)
     return total
 
 
 def cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:
     """Resample a window's span to the model's rate and cut its margins off."""
-    skip = Span.of(rate, start, form).skip
+    skip = _Span.of(rate, start, form).skip
     return resample(samples, rate, form.sample_rate)[:, skip : skip + form.samples]
 
 
-PAPER = SourceConfig()
+_PAPER = SourceConfig()
 
 
 def draw_window(
     song: Song,
     form: Format,
     rng: np.random.Generator,
-    config: SourceConfig = PAPER,
+    config: SourceConfig = _PAPER,
     labels: Sequence[str] = (),
 ) -> Window:
     """Choose the source, then up to 10 offsets until it sounds.
@@ -273,19 +273,19 @@ def draw_window(
     last_start = max(0, song.samples(form.sample_rate) - form.samples)
     if config.p_absent and not song.mixture_only and rng.random() < config.p_absent:
         start = int(rng.integers(last_start + 1))
-        absent = absent_label(sounding_labels(song, start, form), labels, rng)
+        absent = absent_label(_sounding_labels(song, start, form), labels, rng)
         if absent is not None:
             return Window(song, (), start, absent)
     sources, group = choose_source(song, rng, config)
     for _ in range(MAX_TRIES):
         start = int(rng.integers(last_start + 1))
-        if any(read_stem(stem, start, form)[1] for stem in sources):
+        if any(_read_stem(stem, start, form)[1] for stem in sources):
             break
     return Window(song, sources, start, group)
 
 
 def choose_source(
-    song: Song, rng: np.random.Generator, config: SourceConfig = PAPER
+    song: Song, rng: np.random.Generator, config: SourceConfig = _PAPER
 ) -> tuple[tuple[Stem, ...], str | None]:
     """The stems of the source, and the group's name if they are one.
 
@@ -329,20 +329,20 @@ def _with_others(
     return (first, *(others[i] for i in drawn))
 
 
-def sounding_labels(song: Song, start: int, form: Format) -> list[str]:
+def _sounding_labels(song: Song, start: int, form: Format) -> list[str]:
     """The labels of the stems that sound in the window from `start` on."""
-    return [stem.label for stem in song.stems if read_stem(stem, start, form)[1]]
+    return [stem.label for stem in song.stems if _read_stem(stem, start, form)[1]]
 
 
 def absent_label(
     sounding: Collection[str], labels: Sequence[str], rng: np.random.Generator
 ) -> str | None:
     """One of `labels` that does not sound in the window; None if all of them may."""
-    absent = [label for label in labels if not any(may_be(label, heard) for heard in sounding)]
+    absent = [label for label in labels if not any(_may_be(label, heard) for heard in sounding)]
     return absent[rng.integers(len(absent))] if absent else None
 
 
-def may_be(label: str, other: str) -> bool:
+def _may_be(label: str, other: str) -> bool:
     """Whether two labels may name one instrument: all words of one are in the other.
 
     A song's guitar may be an electric guitar, and an electric guitar is a guitar.
@@ -357,7 +357,7 @@ def augment(
     songs: Sequence[Song],
     form: Format,
     rng: np.random.Generator,
-) -> list[Voice]:
+) -> list[_Voice]:
     """A window's voices with other songs' stems, gains, polarities and sides, as configured."""
     heard = voices(window)
     mixed = config.p_other_songs > 0 and not window.song.mixture_only
@@ -374,8 +374,8 @@ def _gain(config: AugmentConfig, rng: np.random.Generator) -> float:
 
 
 def _from_elsewhere(
-    voice: Voice, window: Window, songs: Sequence[Song], form: Format, rng: np.random.Generator
-) -> Voice:
+    voice: _Voice, window: Window, songs: Sequence[Song], form: Format, rng: np.random.Generator
+) -> _Voice:
     """A stem of the submixture becomes one of another song, from anywhere in it.
 
     Only one of which it is known that it is no instrument that is asked: never `other`, never a
@@ -384,7 +384,7 @@ def _from_elsewhere(
     asked = {stem.label for stem in window.sources} | {window.asked} - {None}
     for _ in range(MAX_TRIES if voice.track == Track.SUBMIXTURE else 0):
         song = songs[rng.integers(len(songs))]
-        stems = [s for s in song.sources if not any(may_be(s.label, label) for label in asked)]
+        stems = [s for s in song.sources if not any(_may_be(s.label, label) for label in asked)]
         if song is not window.song and stems:
             last_start = max(0, song.samples(form.sample_rate) - form.samples)
             start = int(rng.integers(last_start + 1))

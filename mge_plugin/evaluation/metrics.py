@@ -74,7 +74,7 @@ def _ratio(signal: np.ndarray, noise: np.ndarray) -> float:
     return 10 * float(np.log10(powers[0] / powers[1])) if powers[0] > 0 else float("-inf")
 
 
-SAMPLE_RATE = 16000  # Hz
+_SAMPLE_RATE = 16000  # Hz
 LOG_MEL_FLOOR = 1e-5
 
 
@@ -90,15 +90,15 @@ def log_mel_l1(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) ->
 
 def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """(channels, samples) to natural-log mel powers (64, frames)."""
-    mono = resample(to_channels(audio, 1), sample_rate, SAMPLE_RATE)[0]
+    mono = resample(to_channels(audio, 1), sample_rate, _SAMPLE_RATE)[0]
     mel = librosa.feature.melspectrogram(
-        y=mono, sr=SAMPLE_RATE, n_fft=1024, hop_length=160, n_mels=64, fmin=0.0, fmax=8000.0
+        y=mono, sr=_SAMPLE_RATE, n_fft=1024, hop_length=160, n_mels=64, fmin=0.0, fmax=8000.0
     )
     return np.log(np.maximum(mel, LOG_MEL_FLOOR))
 
 
-FFT_SIZES = (512, 1024, 2048)
-SPECTRAL_FLOOR = 1e-5
+_FFT_SIZES = (512, 1024, 2048)
+_SPECTRAL_FLOOR = 1e-5
 
 
 def spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
@@ -109,7 +109,7 @@ def spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
             f"{reference.shape[-1]} samples"
         )
     pair = [to_channels(audio, 1)[0] for audio in (estimate, reference)]
-    return float(np.mean([_distance(*pair, size) for size in FFT_SIZES]))
+    return float(np.mean([_distance(*pair, size) for size in _FFT_SIZES]))
 
 
 def _distance(estimate: np.ndarray, reference: np.ndarray, size: int) -> float:
@@ -118,12 +118,12 @@ def _distance(estimate: np.ndarray, reference: np.ndarray, size: int) -> float:
     )
     norm = np.linalg.norm(true)
     convergence = np.linalg.norm(true - found) / norm if norm > 0 else float(found.any())
-    logs = [np.log(np.maximum(m, SPECTRAL_FLOOR)) for m in (found, true)]
+    logs = [np.log(np.maximum(m, _SPECTRAL_FLOOR)) for m in (found, true)]
     return float(convergence + np.abs(logs[0] - logs[1]).mean())
 
 
 @dataclass(frozen=True)
-class FrechetDistance:
+class _FrechetDistance:
     """A distance, and what it rests on."""
 
     distance: float
@@ -183,7 +183,7 @@ class Gaussian:
         return centred / (self.count - 1)
 
 
-def frechet_distance(a: Gaussian, b: Gaussian) -> FrechetDistance:
+def frechet_distance(a: Gaussian, b: Gaussian) -> _FrechetDistance:
     """Between two sets; fewer than two items raise, fewer than the dimension warn."""
     for gaussian in (a, b):
         if gaussian.count < 2:
@@ -204,7 +204,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> FrechetDistance:
     shift = float(((a.mean - b.mean) ** 2).sum())
     traces = float(np.trace(root_a @ root_a) + np.trace(root_b @ root_b))
     distance = max(0.0, shift + traces - 2 * float(overlap))
-    return FrechetDistance(distance, (a.count, b.count), dimension, (rank_a, rank_b))
+    return _FrechetDistance(distance, (a.count, b.count), dimension, (rank_a, rank_b))
 
 
 def _root(covariance: np.ndarray) -> tuple[np.ndarray, int]:
@@ -241,7 +241,7 @@ class Vggish:
         self.network = VGGISH.VGGish().eval().requires_grad_(False)
         _load(self.network, weights)
         self.network.to(device)
-        self.device, self.hash = device, file_hash(weights)
+        self.device, self.hash = device, _file_hash(weights)
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -293,7 +293,7 @@ class MelStatistics:
         return np.stack([np.concatenate([p.mean(axis=1), p.std(axis=1)]) for p in pieces])
 
 
-def file_hash(path: Path) -> str:
+def _file_hash(path: Path) -> str:
     """The first 16 digits of a file's SHA-256."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -340,7 +340,7 @@ def _load(network: nn.Module, weights: Path) -> None:
     network.load_state_dict(dict(found))
 
 
-def embed_all(embedding: Embedding, clips: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
+def _embed_all(embedding: Embedding, clips: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
     """(item, dimension) of all clips."""
     return np.concatenate([embedding.embed(clip, sample_rate) for clip in clips])
 
@@ -366,8 +366,8 @@ class ClapScore:
         return float(torch.cosine_similarity(*map(torch.from_numpy, (text, heard)), dim=0))
 
 
-RESAMPLES = 2000
-LEVEL = 0.95
+_RESAMPLES = 2000
+_LEVEL = 0.95
 
 
 def interval(values: Sequence[float], songs: Sequence[str], seed: int = 0) -> tuple[float, float]:
@@ -383,6 +383,6 @@ def interval(values: Sequence[float], songs: Sequence[str], seed: int = 0) -> tu
         return float("nan"), float("nan")
     sums = np.array([[sum(group), len(group)] for group in groups.values()])
     rng = np.random.default_rng(seed)
-    drawn = sums[rng.integers(len(sums), size=(RESAMPLES, len(sums)))].sum(axis=1)
-    ends = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    drawn = sums[rng.integers(len(sums), size=(_RESAMPLES, len(sums)))].sum(axis=1)
+    ends = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(ends[0]), float(ends[1])

@@ -33,7 +33,7 @@ from mge_plugin.inference.request import Sampling
 
 logger = logging.getLogger(__name__)
 
-WITH_FAD = ("generate", "add", "compose")
+_WITH_FAD = ("generate", "add", "compose")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Protocol:
         systems = self._systems(pipeline, sampling, folders, segments, corpora)
         systems = _distinct(systems if demucs is None else [*systems, demucs])
         ears = None
-        if embedding != "none" and self.task in WITH_FAD:
+        if embedding != "none" and self.task in _WITH_FAD:
             ears = open_embedding(embedding, weights, pipeline.model, pipeline.device)
         clap = _clap_score(pipeline)
         ranks = Ranks.of(os.environ)

@@ -21,7 +21,7 @@ from mge_plugin.files import write_file
 from mge_plugin.report import Clip, Page, Section, Table, write_page
 
 # the paper's table 4
-ABBREVIATIONS = {
+_ABBREVIATIONS = {
     "bass": "B",
     "drums": "D",
     "guitar": "G",
@@ -81,9 +81,9 @@ def cell(scored: Sequence[Scored], metric: str) -> Cell:
     return Cell(float(np.mean(finite)), *interval(values, songs), len(finite), failed)
 
 
-def abbreviated(group: str) -> str:
+def _abbreviated(group: str) -> str:
     """A column's head: the paper's abbreviation of each label."""
-    return "+".join(ABBREVIATIONS.get(label, label) for label in group.split("+"))
+    return "+".join(_ABBREVIATIONS.get(label, label) for label in group.split("+"))
 
 
 def quantiles(scored: Sequence[Scored], metric: str) -> dict[str, list[float]]:
@@ -104,9 +104,9 @@ def _average(own: Sequence[Scored], cells: Mapping[str, Cell], metric: str) -> C
     return Cell(mean, low, high, whole.count, whole.failed)
 
 
-EXAMPLES = 3  # best and worst that are heard
+_EXAMPLES = 3  # best and worst that are heard
 
-TITLES = {
+_TITLES = {
     "log_mel_l1": "Log-Mel L1",
     "spectral_distance": "Multi-resolution spectral distance",
     "si_sdr": "SI-SDR, dB",
@@ -116,7 +116,7 @@ TITLES = {
     "silence_error_db": "Silence error: level of what is absent against the mixture, dB",
     "level_db": "Level, dB (extract and add: against the mixture)",
 }
-SETTINGS = (
+_SETTINGS = (
     "Log-Mel L1: 16 kHz mono, window 1024, hop 160, 64 mel bands from 0 to 8 kHz, power, natural "
     "logarithm with a floor of 1e-5 on both sides; the paper does not state its settings."
 )
@@ -129,7 +129,7 @@ def write_report(
     facts: Mapping[str, str],
 ) -> Path:
     """Write index.html, scores.csv and summary.json in `out`; return the page's path."""
-    metrics = [m for m in TITLES if any(m in s.scores for s in scored)]
+    metrics = [m for m in _TITLES if any(m in s.scores for s in scored)]
     tables = {metric: table(scored, metric) for metric in metrics}
     write_file(out / "scores.csv", _csv(scored).encode())
     write_file(out / "summary.json", json.dumps(_summary(tables, fad, facts), indent=1).encode())
@@ -142,13 +142,13 @@ def write_report(
         sections.insert(0, _fad_section(fad))
     sections += [_distribution(scored), *_examples(out, scored), *_failures(failed)]
     notice = f"{len(failed)} estimates are missing: see the end of the page." if failed else None
-    page = Page("Evaluation", SETTINGS, notice, [s for s in sections if s is not None], facts)
+    page = Page("Evaluation", _SETTINGS, notice, [s for s in sections if s is not None], facts)
     return write_page(page, out / "index.html")
 
 
 def _title(metric: str, facts: Mapping[str, str]) -> str:
     """With what a metric was measured by, if the facts tell."""
-    title = TITLES[metric]
+    title = _TITLES[metric]
     return f"{title}, {facts[title]}" if title in facts else title
 
 
@@ -161,7 +161,7 @@ def _better(metric: str) -> str:
 def _table(rows: Mapping[str, Mapping[str, Cell]]) -> Table:
     groups = list(dict.fromkeys(g for cells in rows.values() for g in cells))
     counts = {g: max(cells[g].count for cells in rows.values()) for g in groups}
-    columns = ["", *(f"{abbreviated(g)} ({counts[g]})" for g in groups)]
+    columns = ["", *(f"{_abbreviated(g)} ({counts[g]})" for g in groups)]
     return Table(columns, [[system, *(str(c[g]) for g in groups)] for system, c in rows.items()])
 
 
@@ -174,7 +174,7 @@ def _fad_section(fad: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
     )
     groups = list(dict.fromkeys(g for cells in fad.values() for g in cells))
     rows = [[system, *(_fad_cell(cells.get(g)) for g in groups)] for system, cells in fad.items()]
-    return Section("FAD", text, tables=[Table(["", *map(abbreviated, groups)], rows)])
+    return Section("FAD", text, tables=[Table(["", *map(_abbreviated, groups)], rows)])
 
 
 def _fad_cell(found: Mapping[str, Any] | None) -> str:
@@ -199,9 +199,9 @@ def _examples(out: Path, scored: Sequence[Scored]) -> list[Section]:
     own = [s for s in scored if s.system == "model" and "log_mel_l1" in s.scores]
     own.sort(key=lambda s: s.scores["log_mel_l1"])
     if not own:
-        own = [s for s in scored if s.system == "model" and s.failed is None][:EXAMPLES]
+        own = [s for s in scored if s.system == "model" and s.failed is None][:_EXAMPLES]
         return [_listen(out, "Examples", own)] if own else []
-    return [_listen(out, "Best", own[:EXAMPLES]), _listen(out, "Worst", own[-EXAMPLES:][::-1])]
+    return [_listen(out, "Best", own[:_EXAMPLES]), _listen(out, "Worst", own[-_EXAMPLES:][::-1])]
 
 
 def _listen(out: Path, title: str, chosen: Sequence[Scored]) -> Section:

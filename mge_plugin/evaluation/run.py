@@ -41,7 +41,7 @@ from mge_plugin.files import file_stem
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # of what is scored; what an older one scored is scored anew
+_VERSION = 2  # of what is scored; what an older one scored is scored anew
 SILENT_DB = -120.0  # what silence is counted as, so that its mean can be taken
 
 
@@ -129,7 +129,7 @@ class Evaluation:
         mine = self.segments[self.rank :: self.world]
         for system in systems:
             by = None if self.clap is None else self.clap.name
-            told = json.dumps([key, getattr(system, "key", None), by, VERSION])
+            told = json.dumps([key, getattr(system, "key", None), by, _VERSION])
             self._run(system, mine, songs, hashlib.sha256(told.encode()).hexdigest()[:16])
 
     def _run(

@@ -21,8 +21,8 @@ from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import MAX_TRIES, Format, stem_window
 from mge_plugin.files import write_file
 
-FORMAT = 1  # of the file
-ABSENT_SHARE = 0.25  # of a label's segments, as many more from songs without it
+_FORMAT = 1  # of the file
+_ABSENT_SHARE = 0.25  # of a label's segments, as many more from songs without it
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def draw_segments(
     segments = []
     for corpus in corpora:
         rng = np.random.default_rng(seed)
-        segments += drawing(Drawing(task, corpus, form, labels, count, rng))
+        segments += drawing(_Drawing(task, corpus, form, labels, count, rng))
     if not segments:
         raise ConfigError(f"no segments: none of {', '.join(labels)} sounds in any song")
     return segments
@@ -85,15 +85,15 @@ def draw_segments(
 
 def save_segments(segments: Sequence[Segment], path: Path) -> None:
     """As JSON, whole or not at all."""
-    content = {"format": FORMAT, "segments": [asdict(segment) for segment in segments]}
+    content = {"format": _FORMAT, "segments": [asdict(segment) for segment in segments]}
     write_file(path, json.dumps(content, indent=1).encode())
 
 
 def load_segments(path: Path) -> list[Segment]:
     """What `save_segments` wrote."""
     content = read_json(path)
-    if content.get("format") != FORMAT:
-        raise ConfigError(f"{path}: format: expected {FORMAT}, found {content.get('format')!r}")
+    if content.get("format") != _FORMAT:
+        raise ConfigError(f"{path}: format: expected {_FORMAT}, found {content.get('format')!r}")
     try:
         return [_parsed(entry) for entry in content["segments"]]
     except (KeyError, TypeError) as error:
@@ -117,16 +117,16 @@ def listen(segment: Segment, song: Song, channels: int) -> Heard:
     return Heard(segment, everything, given, wanted)
 
 
-def _extract(draw: "Drawing") -> Iterator[Segment]:
+def _extract(draw: "_Drawing") -> Iterator[Segment]:
     for label in draw.labels:
         having = [s for s in draw.songs if label in _labels(s) and len(s.stems) > 1]
         lacking = [s for s in draw.songs if label not in _labels(s)]
         yield from draw.segments(label, having, (label,), (label,))
-        rest = replace(draw, count=round(draw.count * ABSENT_SHARE))
+        rest = replace(draw, count=round(draw.count * _ABSENT_SHARE))
         yield from rest.segments(f"no {label}", lacking, None, (label,), absent=True)
 
 
-def _add(draw: "Drawing") -> Iterator[Segment]:
+def _add(draw: "_Drawing") -> Iterator[Segment]:
     songs = [s for s in draw.songs if set(draw.labels) <= _labels(s)]
     for size in range(1, len(draw.labels)):
         for wanted in combinations(draw.labels, size):
@@ -134,7 +134,7 @@ def _add(draw: "Drawing") -> Iterator[Segment]:
             yield from draw.segments("+".join(wanted), songs, given, wanted, given=given)
 
 
-def _whole(draw: "Drawing") -> Iterator[Segment]:
+def _whole(draw: "_Drawing") -> Iterator[Segment]:
     for segment in draw.segments("mixture", draw.songs, None, tuple(draw.labels)):
         song = next(s for s in draw.songs if s.id == segment.song)
         own = tuple(label for label in draw.labels if label in _labels(song))
@@ -142,7 +142,7 @@ def _whole(draw: "Drawing") -> Iterator[Segment]:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class _Drawing:
     """What segments are drawn from."""
 
     task: str
@@ -181,7 +181,7 @@ class Drawing:
 
 
 def _windows(
-    songs: Sequence[Song], labels: Sequence[str] | None, draw: Drawing
+    songs: Sequence[Song], labels: Sequence[str] | None, draw: _Drawing
 ) -> Iterator[tuple[Song, int]]:
     """Windows in which the labels (all stems, if None) sound, some tries for each."""
     form, rng = draw.form, draw.rng

@@ -40,7 +40,7 @@ class System(Protocol):
     def estimate(self, heard: Sequence[Heard]) -> list[Estimate]: ...
 
 
-class TrackKeeper(Engine):
+class _TrackKeeper(Engine):
     """An engine that keeps what it made of all tracks: a result has only the prompted one."""
 
     kept: Tensor  # (b, k, c, n), a row a candidate
@@ -64,7 +64,7 @@ class Model:
     def __init__(self, pipeline: Pipeline, sampling: Sampling) -> None:
         check_sampler(sampling.sampler, pipeline.model.diffusion_objective)
         window = pipeline.engine.frames * pipeline.engine.ratio
-        self.engine = TrackKeeper(pipeline.model, window, pipeline.device)
+        self.engine = _TrackKeeper(pipeline.model, window, pipeline.device)
         self.studio, self.sampling = Studio(self.engine, pipeline.channels), sampling
 
     def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
@@ -105,7 +105,7 @@ class Model:
         latents = self.engine.kept[number * sampling.candidates + chosen, Track.SUBMIXTURE]
         rate = self.engine.model.sample_rate
         audio = self.engine.decode(latents, -(-segment.samples * rate // segment.sample_rate))
-        audio = in_form(audio, rate, heard)
+        audio = _in_form(audio, rate, heard)
         return audio * sounding(heard.mixture, segment.sample_rate)  # as the source is silenced
 
 
@@ -204,11 +204,11 @@ class Estimates:
         for suffix in (".wav", ".flac"):
             path = self.folder / f"{segment.id}{suffix}"
             if path.is_file():
-                return in_form(*read_audio(path), heard)
+                return _in_form(*read_audio(path), heard)
         raise AudioError("no estimate, neither .wav nor .flac", self.folder / segment.id)
 
 
-def in_form(audio: np.ndarray, sample_rate: int, heard: Heard) -> np.ndarray:
+def _in_form(audio: np.ndarray, sample_rate: int, heard: Heard) -> np.ndarray:
     """Audio at the rate, with the channels and of the length of a segment."""
     audio = resample(audio, sample_rate, heard.segment.sample_rate)
     return fit_length(to_channels(audio, len(heard.mixture)), heard.segment.samples)
@@ -225,11 +225,11 @@ def paper_sampling(steps: int = 250, cfg_scale: float = 2.0, **options: object) 
     return replace(Sampling(steps, cfg_scale, refine="none", gate=False), **options)
 
 
-EPS = 1e-8  # silence has no deviation to divide by
+_EPS = 1e-8  # silence has no deviation to divide by
 # what demucs raises for weights that are absent, damaged, of another version or not to be fetched;
 # it ends the process where the package of quantised weights is missing
-FAILURES = (RuntimeError, OSError, ImportError, LookupError, EOFError, ValueError, SystemExit)
-FAILURES += (pickle.UnpicklingError, AssertionError)
+_FAILURES = (RuntimeError, OSError, ImportError, LookupError, EOFError, ValueError, SystemExit)
+_FAILURES += (pickle.UnpicklingError, AssertionError)
 
 
 class Demucs:
@@ -267,13 +267,13 @@ class Demucs:
         stems = dict(zip(self.sources, made, strict=True))
         wanted = [stems.pop(label) for label in heard.segment.wanted]
         parts = [torch.stack(stem).sum(dim=0).numpy() for stem in (wanted, list(stems.values()))]
-        return Estimate(*(in_form(part, rate, heard) for part in parts))
+        return Estimate(*(_in_form(part, rate, heard) for part in parts))
 
     @torch.no_grad()
     def _apply(self, mixture: Tensor) -> Tensor:
         """(channel, samples) to (source, channel, samples), at one level, as the package does."""
         mono = mixture.mean(dim=0)
-        mean, std = mono.mean(), mono.std() + EPS
+        mean, std = mono.mean(), mono.std() + _EPS
         normal = ((mixture - mean) / std)[None]
         return self.apply(self.model, normal, shifts=0, device=self.device)[0].cpu() * std + mean
 
@@ -290,7 +290,7 @@ def open_demucs(where: str, device: str) -> Demucs:
     name, repo = _named(where)
     try:
         return Demucs(get_model(name, repo), apply_model, name, device, _key(name, repo))
-    except FAILURES as error:
+    except _FAILURES as error:
         raise ConfigError(
             f"demucs {where}: its weights cannot be opened ({_reason(error)}); needed are a name "
             "that demucs fetches by itself when online (htdemucs, htdemucs_ft, htdemucs_6s, ...), "

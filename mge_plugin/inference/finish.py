@@ -28,11 +28,11 @@ from mge_plugin.inference.request import TASKS, Result, Sampling, levels, plain,
 from mge_plugin.inference.windows import Made, Song, Windows
 from mge_plugin.tracks import Track
 
-FFT_SECONDS = 0.0464  # of a frame: 2048 samples at 44.1 kHz
-BLOCK_SECONDS = 20.0  # filtered at a time, so that memory does not grow with the song
-BAND = 0.9  # of the model's Nyquist frequency: above it resampling has taken something away
-EPS = 1e-10
-DOMINANCE = 8  # exponent of a source's share of the power: how much it must outweigh to be placed
+_FFT_SECONDS = 0.0464  # of a frame: 2048 samples at 44.1 kHz
+_BLOCK_SECONDS = 20.0  # filtered at a time, so that memory does not grow with the song
+_BAND = 0.9  # of the model's Nyquist frequency: above it resampling has taken something away
+_EPS = 1e-10
+_DOMINANCE = 8  # exponent of a source's share of the power: how much it must outweigh to be placed
 
 
 def refine(
@@ -57,8 +57,8 @@ def refine(
     length = mixture.shape[1]
     guides = [*estimates, *rests]
     aligned = [fit_length(resample(e, estimate_rate, sample_rate), length) for e in guides]
-    band = BAND * min(estimate_rate, sample_rate) / sample_rate  # of the mixture's own Nyquist
-    windows = Windows.cover(length, min(length, round(BLOCK_SECONDS * sample_rate)))
+    band = _BAND * min(estimate_rate, sample_rate) / sample_rate  # of the mixture's own Nyquist
+    windows = Windows.cover(length, min(length, round(_BLOCK_SECONDS * sample_rate)))
     padded = [torch.from_numpy(fit_length(a, windows.padded_length)) for a in (mixture, *aligned)]
     signal, *guides = (windows.cut(a) for a in padded)
     frame = _frame_size(sample_rate)
@@ -72,7 +72,7 @@ def refine(
 
 def _frame_size(sample_rate: int) -> int:
     """A power of two."""
-    return 2 ** max(6, round(np.log2(FFT_SECONDS * sample_rate)))
+    return 2 ** max(6, round(np.log2(_FFT_SECONDS * sample_rate)))
 
 
 def _refine_block(
@@ -83,7 +83,7 @@ def _refine_block(
     powers = torch.stack([_stft(guide, frame).abs().square().mean(dim=0) for guide in guides])
     if rests:
         powers = _with_rest(*powers.split(rests))
-    powers[-1] += EPS * (powers.sum(dim=0) == 0)  # what nobody claims is the last one's
+    powers[-1] += _EPS * (powers.sum(dim=0) == 0)  # what nobody claims is the last one's
     edge = round(band * (x.shape[1] - 1))
     powers = _continue_powers(powers, x, edge)
     parts = _wiener(x, powers, edge)
@@ -102,8 +102,8 @@ def _continue_powers(powers: Tensor, x: Tensor, edge: int) -> Tensor:
     if edge >= powers.shape[1] - 1:
         return powers
     octave = powers[:, edge // 2 : edge].sum(dim=1)
-    shares = octave / octave.sum(dim=0).clamp_min(EPS)
-    shares[-1] += (octave.sum(dim=0) < EPS).to(shares)
+    shares = octave / octave.sum(dim=0).clamp_min(_EPS)
+    shares[-1] += (octave.sum(dim=0) < _EPS).to(shares)
     powers = powers.clone()
     powers[:, edge:] = shares[:, None] * x[:, edge:].abs().square().mean(dim=0)
     return powers
@@ -111,7 +111,7 @@ def _continue_powers(powers: Tensor, x: Tensor, edge: int) -> Tensor:
 
 def _wiener(x: Tensor, powers: Tensor, edge: int) -> Tensor:
     """Parts (part, channel, f, t) of `x` (channel, f, t) from their powers (part, f, t)."""
-    shares = powers / powers.sum(dim=0).clamp_min(EPS**2)
+    shares = powers / powers.sum(dim=0).clamp_min(_EPS**2)
     if x.shape[0] == 1:
         return shares[:, None] * x  # one channel has no places to tell parts apart by
     return _multichannel(x, powers, _places(x, shares, edge))
@@ -119,17 +119,17 @@ def _wiener(x: Tensor, powers: Tensor, edge: int) -> Tensor:
 
 def _places(x: Tensor, shares: Tensor, edge: int) -> Tensor:
     """Each part's covariance over channels, of unit power: (part, f, channel, channel)."""
-    weights = shares**DOMINANCE
+    weights = shares**_DOMINANCE
     outer = torch.einsum("jft,cft,dft->jfcd", weights.to(x.dtype), x, x.conj())
     outer[:, edge:] = outer[:, edge // 2 : edge].sum(dim=1, keepdim=True)
-    return outer / (outer.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)[..., None, None] + EPS)
+    return outer / (outer.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)[..., None, None] + _EPS)
 
 
 def _multichannel(x: Tensor, powers: Tensor, places: Tensor) -> Tensor:
     """The filter itself; it gives parts that sum to `x`, but for a small regularisation."""
     channels = x.shape[0]
     covariance = torch.einsum("jft,jfcd->ftcd", powers.to(places.dtype), places)
-    loading = covariance.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1) * 1e-3 + EPS
+    loading = covariance.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1) * 1e-3 + _EPS
     eye = torch.eye(channels, dtype=places.dtype)
     inverse = torch.linalg.inv(covariance + loading[..., None, None] * eye)
     whitened = torch.einsum("ftcd,dft->ftc", inverse, x)
@@ -155,7 +155,7 @@ def _istft(spectrum: Tensor, frame: int, length: int) -> Tensor:
     return torch.istft(spectrum, frame, frame // 4, window=window, length=length)
 
 
-SPLICE_SECONDS = 0.02  # crossfade from what is kept to what is made anew
+_SPLICE_SECONDS = 0.02  # crossfade from what is kept to what is made anew
 
 
 class Mastering:
@@ -284,6 +284,6 @@ def spans(redo: Sequence[tuple[float, float]], samples: int, sample_rate: int) -
     time = np.arange(samples) / sample_rate
     inside = np.zeros(samples)
     for start, end in redo:
-        edge = np.minimum(time - start, end - time) / min(SPLICE_SECONDS, (end - start) / 2)
+        edge = np.minimum(time - start, end - time) / min(_SPLICE_SECONDS, (end - start) / 2)
         inside = np.maximum(inside, np.clip(edge, 0.0, 1.0))
     return inside.astype(np.float32)

@@ -18,8 +18,8 @@ import numpy as np
 from mge_plugin.data.audio import rms_db, to_channels
 
 SILENT_DB, SOUNDING_DB = -50.0, -30.0  # source against mixture
-SIMILAR = 0.2  # cosine from which text and audio surely belong together
-QUIET_RUN = 0.05  # seconds of exact zeros that are silence and no zero crossings
+_SIMILAR = 0.2  # cosine from which text and audio surely belong together
+_QUIET_RUN = 0.05  # seconds of exact zeros that are silence and no zero crossings
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Presence:
         """The product, from 0 to 1."""
         score = self.energy * self.contained
         if self.similarity is not None:
-            score *= float(np.clip(self.similarity / SIMILAR, 0.0, 1.0))
+            score *= float(np.clip(self.similarity / _SIMILAR, 0.0, 1.0))
         return score
 
     def described(self) -> dict[str, float]:
@@ -52,7 +52,7 @@ def presence(
     """Of a source in a mixture, both (channels, samples) at one rate."""
     level = rms_db(source) - rms_db(mixture) if source.any() and mixture.any() else -np.inf
     energy = np.clip((level - SILENT_DB) / (SOUNDING_DB - SILENT_DB), 0.0, 1.0)
-    powers = [mel_power(audio, sample_rate) for audio in (source, mixture)]
+    powers = [_mel_power(audio, sample_rate) for audio in (source, mixture)]
     total = powers[0].sum()
     contained = np.minimum(*powers).sum() / total if total > 0 else 0.0
     return Presence(float(energy), float(contained), similarity)
@@ -60,12 +60,12 @@ def presence(
 
 def agreement(mixture: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
     """Of a mixture and the sum of its parts, both (channels, samples); 1 of silence with itself."""
-    m, e = (mel_power(audio, sample_rate) for audio in (mixture, estimate))
+    m, e = (_mel_power(audio, sample_rate) for audio in (mixture, estimate))
     total = (m + e).sum()
     return float(1 - np.abs(m - e).sum() / total) if total > 0 else 1.0
 
 
-def mel_power(audio: np.ndarray, sample_rate: int) -> np.ndarray:
+def _mel_power(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """(channels, samples) to mel powers (64, frames) of the mono sum."""
     frame = 2 ** round(np.log2(0.064 * sample_rate))
     return librosa.feature.melspectrogram(
@@ -84,6 +84,6 @@ def sounding(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     edges = np.flatnonzero(np.diff(silent.astype(np.int8), prepend=0, append=0))
     mask = np.ones(audio.shape[1], dtype=np.float32)
     for begin, end in edges.reshape(-1, 2):
-        if end - begin >= min(QUIET_RUN * sample_rate, audio.shape[1]):
+        if end - begin >= min(_QUIET_RUN * sample_rate, audio.shape[1]):
             mask[begin:end] = 0.0
     return mask

@@ -17,7 +17,7 @@ from mge_plugin.data.audio import rms_db
 from mge_plugin.prompts import Prompt
 from mge_plugin.tracks import Track
 
-MAX_SEED = 2**63 - 1  # the largest that torch's generators take on every device
+_MAX_SEED = 2**63 - 1  # the largest that torch's generators take on every device
 REFINEMENTS = ("auto", "mask", "none")
 LONG_FORMS = ("joint", "sequential")
 SCHEDULES = ("linear", "log-snr")
@@ -126,11 +126,11 @@ def check_seconds(seconds: float | None) -> None:
 
 def check_seed(seed: int) -> None:
     """A seed is what torch's generators take."""
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed: expected 0 to {MAX_SEED}, found {seed}")
+    if not 0 <= seed <= _MAX_SEED:
+        raise ValueError(f"seed: expected 0 to {_MAX_SEED}, found {seed}")
 
 
-def check_audio(audio: np.ndarray, name: str = "audio") -> None:
+def _check_audio(audio: np.ndarray, name: str = "audio") -> None:
     """Audio is float32 numbers, (channels, samples)."""
     if audio.ndim != 2 or not audio.size:
         raise ValueError(f"{name}: expected (channels, samples), found shape {audio.shape}")
@@ -221,7 +221,7 @@ class Keep:
     redo: tuple[tuple[float, float], ...]  # spans in seconds, each a start and an end
 
     def __post_init__(self) -> None:
-        check_audio(self.audio, "keep")
+        _check_audio(self.audio, "keep")
         for start, end in self.redo:
             if not (0 <= start < end and math.isfinite(end)):
                 raise ValueError(
@@ -240,7 +240,7 @@ class Init:
     level: float  # t: from 0, the sound as it is, to 1, noise alone
 
     def __post_init__(self) -> None:
-        check_audio(self.audio, "init")
+        _check_audio(self.audio, "init")
         if not 0 < self.level <= 1:
             raise ValueError(f"init: expected a level over 0 and up to 1, found {self.level}")
 
@@ -272,7 +272,7 @@ class Request:
         if task.given is None and self.audio is not None:
             raise ValueError(f"{self.task}: is given no audio, found some")
         if self.audio is not None:
-            check_audio(self.audio)
+            _check_audio(self.audio)
         if self.sample_rate is not None and self.sample_rate < 1:
             raise ValueError(f"sample_rate: expected 1 Hz or more, found {self.sample_rate}")
         heard = (self.audio, self.keep, self.init)

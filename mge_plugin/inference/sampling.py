@@ -45,7 +45,7 @@ from mge_plugin.sat import sample_with_sat
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
 T_MIN = 0.02  # the lowest level of a noised track in training (paper, section 2.2)
-T_MAX_SNR = 0.998  # where the log-SNR schedule leaves level 1, whose log-SNR is infinite
+_T_MAX_SNR = 0.998  # where the log-SNR schedule leaves level 1, whose log-SNR is infinite
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ def log_snr_schedule(steps: int, t_max: float = 1.0, t_min: float = T_MIN) -> Te
     first = torch.full((min(steps, 1),), t_max)
     if steps == 1:
         return first
-    begins_at_1 = t_max > T_MAX_SNR
+    begins_at_1 = t_max > _T_MAX_SNR
     ends = (
-        -math.log(math.tan(t * math.pi / 2)) for t in (min(t_max, T_MAX_SNR), min(t_min, t_max / 2))
+        -math.log(math.tan(t * math.pi / 2))
+        for t in (min(t_max, _T_MAX_SNR), min(t_min, t_max / 2))
     )
     log_snr = torch.linspace(*ends, steps - begins_at_1, dtype=torch.float64)
     levels = (torch.atan(torch.exp(-log_snr)) * 2 / math.pi).float()
@@ -148,9 +149,11 @@ def candidate_seed(seed: int, candidate: int) -> int:
     return seed if candidate == 0 else _derive(seed, 1_000_000 + candidate)
 
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]  # x (b, k, c, n), t (b, k) -> prediction (b, k, c, n)
+_Denoiser = Callable[
+    [Tensor, Tensor], Tensor
+]  # x (b, k, c, n), t (b, k) -> prediction (b, k, c, n)
 Callback = Callable[[Mapping[str, Any]], None]
-Fresh = Callable[[int], Tensor]  # the number of a draw -> unit noise (b, k, c, n)
+_Fresh = Callable[[int], Tensor]  # the number of a draw -> unit noise (b, k, c, n)
 
 
 def ddim_step(
@@ -167,12 +170,12 @@ def ddim_step(
 
 
 def sample_ddim(
-    model: Denoiser,
+    model: _Denoiser,
     noise: Tensor,
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: Fresh | None = None,
+    fresh: _Fresh | None = None,
     eta: float = 0.0,
 ) -> Tensor:
     """Denoise `noise` (b, k, c, n) along `schedule` (steps,), levels from high to low.
@@ -224,7 +227,7 @@ def report(
         callback({"i": i, "t": t, "sigma": sigma, "x": x, "denoised": denoised})
 
 
-def exponential_step(
+def _exponential_step(
     x: Tensor, denoised: Tensor, t: Tensor, t_next: Tensor, objective: Objective = V
 ) -> Tensor:
     """`x` (b, k, c, n) moved from level `t` to `t_next` towards `denoised`."""
@@ -234,12 +237,12 @@ def exponential_step(
 
 
 def sample_dpm_solver(
-    model: Denoiser,
+    model: _Denoiser,
     noise: Tensor,
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: Fresh | None = None,
+    fresh: _Fresh | None = None,
 ) -> Tensor:
     """DPM-Solver++ (2M), one call a step (arXiv 2211.01095, algorithm 2); as `sample_ddim`.
 
@@ -253,19 +256,19 @@ def sample_dpm_solver(
         estimate = denoised
         if before is not None and torch.isfinite(step) and torch.isfinite(step_before):
             estimate = denoised + step / (2 * step_before) * (denoised - before)
-        x = exponential_step(x, estimate, t, t_next, objective)
+        x = _exponential_step(x, estimate, t, t_next, objective)
         before, step_before = denoised, step
         report(callback, i, t, x, denoised, objective)
     return x
 
 
 def sample_heun(
-    model: Denoiser,
+    model: _Denoiser,
     noise: Tensor,
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: Fresh | None = None,
+    fresh: _Fresh | None = None,
 ) -> Tensor:
     """Heun's method, two calls a step but the last (arXiv 2206.00364, algorithm 1).
 
@@ -275,11 +278,11 @@ def sample_heun(
     x = noise.float()
     for i, (t, t_next) in enumerate(checked(schedule)):
         denoised = objective.denoised(x, model(x, t.expand(x.shape[:2])).float(), t)
-        moved = exponential_step(x, denoised, t, t_next, objective)
+        moved = _exponential_step(x, denoised, t, t_next, objective)
         if t_next > 0:
             prediction = model(moved, t_next.expand(x.shape[:2])).float()
             ahead = objective.denoised(moved, prediction, t_next)
-            moved = exponential_step(x, (denoised + ahead) / 2, t, t_next, objective)
+            moved = _exponential_step(x, (denoised + ahead) / 2, t, t_next, objective)
         x = moved
         report(callback, i, t, x, denoised, objective)
     return x
@@ -291,12 +294,12 @@ def _log_snr(t: Tensor, objective: Objective) -> Tensor:
 
 
 def sample_repaint(
-    model: Denoiser,
+    model: _Denoiser,
     noise: Tensor,
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: Fresh | None = None,
+    fresh: _Fresh | None = None,
     known: Given | None = None,
     resamplings: int = 1,
 ) -> Tensor:
@@ -339,20 +342,20 @@ def _combine(known: Given, at_level: Tensor, x: Tensor) -> Tensor:
     return torch.where(mask, at_level, x)
 
 
-SEEDS = 2**31  # of torch's global generator, which SAT's stochastic samplers draw from
+_SEEDS = 2**31  # of torch's global generator, which SAT's stochastic samplers draw from
 
 
-def is_sats(name: str) -> bool:
+def _is_sats(name: str) -> bool:
     """Whether a sampler is one of stable-audio-tools' own."""
     return any(name in names for names in SAT_SAMPLERS.values())
 
 
-def sample_sat(
+def _sample_sat(
     sampler: str,
     steps: int,
-    model: Denoiser,
+    model: _Denoiser,
     noise: Tensor,
-    fresh: Fresh,
+    fresh: _Fresh,
     callback: Callback | None,
     objective: Objective,
     start: Start | None = None,
@@ -373,7 +376,7 @@ def sample_sat(
     def told(step: Mapping[str, Any]) -> None:
         callback(_step(step, objective))
 
-    seed = int(fresh(0).flatten()[0].item() * 1e6) % SEEDS
+    seed = int(fresh(0).flatten()[0].item() * 1e6) % _SEEDS
     devices = [noise.device] if noise.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
@@ -418,9 +421,9 @@ class Method:
 
     def run(
         self,
-        model: Denoiser,
+        model: _Denoiser,
         noise: Tensor,
-        fresh: Fresh,
+        fresh: _Fresh,
         callback: Callback | None = None,
         objective: Objective = V,
         known: Given | None = None,
@@ -430,8 +433,8 @@ class Method:
 
         `known` is for a sampler that clamps nothing.
         """
-        if is_sats(self.sampler):
-            return sample_sat(
+        if _is_sats(self.sampler):
+            return _sample_sat(
                 self.sampler, self.steps, model, noise, fresh, callback, objective, start
             )
         schedule = SCHEDULES[self.schedule](self.steps)

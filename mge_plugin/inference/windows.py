@@ -14,7 +14,7 @@ from torch import Tensor
 from mge_plugin.inference.request import Request
 from mge_plugin.prompts import Prompt
 
-OVERLAP = 0.25  # share of a window that it has in common with the next
+_OVERLAP = 0.25  # share of a window that it has in common with the next
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Windows:
     @classmethod
     def cover(cls, length: int, size: int) -> "Windows":
         """Windows over `length` frames; a signal up to `size` long needs one."""
-        return cls(length, size, int(size * OVERLAP))
+        return cls(length, size, int(size * _OVERLAP))
 
     @property
     def starts(self) -> list[int]:

@@ -28,7 +28,7 @@ from mge_plugin.models.mge import MGEModel
 logger = logging.getLogger(__name__)
 
 # The track of a result, or the given audio, that is the sum of the others; it has no gain.
-WHOLES = {
+_WHOLES = {
     "generate": "mixture",
     "extract": "given",
     "add": "mixture",
@@ -36,8 +36,8 @@ WHOLES = {
     "compose": "mixture",
     "replace": "mixture",
 }
-ASIDE = {"replace": ("removed",)}  # shown, but no part of the sum
-GIVEN_NAMES = {"extract": "mixture", "add": "submixture", "accompany": "source"}
+_ASIDE = {"replace": ("removed",)}  # shown, but no part of the sum
+_GIVEN_NAMES = {"extract": "mixture", "add": "submixture", "accompany": "source"}
 SILENT_DB = -60.0  # a gain that leaves a track out
 
 
@@ -94,12 +94,12 @@ def remixed(tracks: list[ShownTrack], gains: Mapping[str, float]) -> np.ndarray:
 def _in_order(result: Result, given: np.ndarray | None) -> list[tuple[str, np.ndarray, bool]]:
     """Name, audio and whether it is a part: the whole first, then what it is the sum of."""
     task, audio = result.info["task"], dict(result.audio)
-    name = GIVEN_NAMES.get(task)
+    name = _GIVEN_NAMES.get(task)
     if name is not None and given is not None:
         audio[name] = given
-    whole = WHOLES[task] if WHOLES[task] != "given" else name
+    whole = _WHOLES[task] if _WHOLES[task] != "given" else name
     alone = len(audio) == 1
-    aside = ASIDE.get(task, ())
+    aside = _ASIDE.get(task, ())
     first = (whole, audio.pop(whole), alone)
     return [first, *((track, heard, track not in aside) for track, heard in audio.items())]
 
@@ -188,12 +188,12 @@ def desk_of(model: MGEModel, sample_size: int) -> Desk:
     if not hasattr(model, _DESK):
         channels = model.pretransform.io_channels
         device = str(next(model.parameters()).device)
-        settle(model, device)
+        _settle(model, device)
         setattr(model, _DESK, Desk(Pipeline(model, sample_size, channels, device)))
     return getattr(model, _DESK)
 
 
-def settle(model: MGEModel, device: str) -> None:
+def _settle(model: MGEModel, device: str) -> None:
     """Undo what `run_gradio.py --model-half`, its default, does to the wrong parts.
 
     The autoencoder and the conditioner compute in float32; the network does so on a CPU, which is

@@ -97,7 +97,7 @@ def _as_float(samples: np.ndarray, name: str) -> np.ndarray:
     return np.ascontiguousarray(columns.T, dtype=np.float32)
 
 
-ROW_HEIGHT = 420  # pixels of a row's picture
+_ROW_HEIGHT = 420  # pixels of a row's picture
 
 
 def spectrogram(audio: np.ndarray, sample_rate: int) -> Image.Image:
@@ -107,7 +107,7 @@ def spectrogram(audio: np.ndarray, sample_rate: int) -> Image.Image:
 
 def spectrogram_file(path: Path, audio: np.ndarray, sample_rate: int) -> Path:
     """The picture as a PNG file."""
-    return write_file(path, spectrogram_png(audio, sample_rate, height=ROW_HEIGHT))
+    return write_file(path, spectrogram_png(audio, sample_rate, height=_ROW_HEIGHT))
 
 
 def meter(audio: np.ndarray, sample_rate: int) -> str:
@@ -151,7 +151,7 @@ def sentence(text: str, error: bool = False) -> str:
     return f'<div role="status" style="{colour}">{html.escape(text)}</div>'
 
 
-SECONDS = 60.0  # of a song that are shown at most
+_SECONDS = 60.0  # of a song that are shown at most
 
 
 class Preview:
@@ -160,7 +160,7 @@ class Preview:
     def __init__(self, pipeline: Pipeline, request: Request, every: int) -> None:
         self.pipeline, self.every = pipeline, every
         self.track = TASKS[request.task].prompted
-        self.seconds = min(SECONDS, length(request))
+        self.seconds = min(_SECONDS, length(request))
         self.pictures: list[tuple[Image.Image, str]] = []
 
     def __call__(self, step: Mapping[str, Any]) -> None:

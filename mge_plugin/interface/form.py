@@ -29,20 +29,20 @@ from mge_plugin.interface import files
 from mge_plugin.prompts import Prompt, label_prompt
 
 MAX_SOURCES = 8  # rows for them on the page
-RANDOM_SEEDS = 2**32
-REPLACE = "replace"  # extract, then add: no task of the model's own
-NAMES = (*TASKS, REPLACE)
+_RANDOM_SEEDS = 2**32
+_REPLACE = "replace"  # extract, then add: no task of the model's own
+NAMES = (*TASKS, _REPLACE)
 # What the page asks for beside the prompts, and what the given audio is called there.
-GIVEN = {name: task.given.label for name, task in TASKS.items() if task.given is not None}
-GIVEN[REPLACE] = "mixture"
-LENGTH = ("generate", "compose")  # tasks for which a length is asked
+_GIVEN = {name: task.given.label for name, task in TASKS.items() if task.given is not None}
+_GIVEN[_REPLACE] = "mixture"
+_LENGTH = ("generate", "compose")  # tasks for which a length is asked
 HELP = {
     "generate": "Music from a text.",
     "extract": "The sources that the prompts name, and the residual, out of a mixture.",
     "add": "New sources, one after another, that go with a submixture.",
     "accompany": "The rest of the band for a source.",
     "compose": "A song source by source, each fitting those before.",
-    REPLACE: "Another instrument for one of a mixture.",
+    _REPLACE: "Another instrument for one of a mixture.",
 }
 
 
@@ -83,23 +83,23 @@ class Job:
 def job(filled: Mapping[str, Any]) -> Job:
     """Read the page's fields, by the names of `stems_tab`; ValueError says what is missing."""
     task = filled["task"]
-    given = files.heard(filled["given"], "Given audio") if task in GIVEN else None
-    if task in GIVEN and given is None:
-        raise ValueError(f"{task}: needs the {GIVEN[task]} as the given audio, found none")
+    given = files.heard(filled["given"], "Given audio") if task in _GIVEN else None
+    if task in _GIVEN and given is None:
+        raise ValueError(f"{task}: needs the {_GIVEN[task]} as the given audio, found none")
     prompts = _prompts(task, filled)
     new_prompt = None
-    if task == REPLACE:
+    if task == _REPLACE:
         new_prompt = (filled["new_prompt"] or "").strip()
         if len(prompts) != 1 or not new_prompt:
             raise ValueError("replace: expected one prompt, and one for the new instrument")
     audio, sample_rate = given or (None, None)
     keep, kept_rate = _keep(filled, sample_rate)
     request = Request(
-        "extract" if task == REPLACE else task,
+        "extract" if task == _REPLACE else task,
         prompts,
         audio,
         sample_rate or kept_rate,
-        (filled["seconds"] or None) if task in LENGTH else None,
+        (filled["seconds"] or None) if task in _LENGTH else None,
         negative=(filled["negative"] or "").strip() or None,
         keep=keep,
     )
@@ -112,7 +112,7 @@ def sampling(filled: Mapping[str, Any]) -> Sampling:
     return Sampling(
         steps=int(filled["steps"]),
         cfg_scale=float(filled["cfg_scale"]),
-        seed=random.SystemRandom().randrange(RANDOM_SEEDS) if seed == -1 else seed,
+        seed=random.SystemRandom().randrange(_RANDOM_SEEDS) if seed == -1 else seed,
         window_batch=int(filled["window_batch"]),
         refine=filled["refine"],
         sampler=filled["sampler"],
@@ -132,7 +132,7 @@ def sampling(filled: Mapping[str, Any]) -> Sampling:
 def _prompts(task: str, filled: Mapping[str, Any]) -> tuple[Prompt, ...]:
     """A prompt a line where a task takes several, else all lines as one; with the example."""
     lines = [line.strip() for line in (filled["prompts"] or "").splitlines() if line.strip()]
-    if task != REPLACE and not TASKS[task].several:
+    if task != _REPLACE and not TASKS[task].several:
         lines = [" ".join(lines)] if lines else []
     if len(lines) > MAX_SOURCES:
         raise ValueError(f"prompts: expected {MAX_SOURCES} lines at most, found {len(lines)}")
@@ -153,7 +153,7 @@ def _keep(filled: Mapping[str, Any], sample_rate: int | None) -> tuple[Keep | No
     current = files.heard(filled["current"], "Current track")
     if current is None:
         return None, None
-    if filled["task"] == REPLACE:
+    if filled["task"] == _REPLACE:
         raise ValueError("replace: makes all seconds anew; take the current track away")
     audio, rate = current
     if sample_rate is not None and rate != sample_rate:
@@ -163,18 +163,18 @@ def _keep(filled: Mapping[str, Any], sample_rate: int | None) -> tuple[Keep | No
 
 
 # Labels of Slakh, MUSDB18 and MoisesDB that most songs have.
-SUGGESTIONS = (
+_SUGGESTIONS = (
     "bass", "drums", "guitar", "piano", "strings", "vocals", "organ", "brass", "reed", "pipe",
     "synth lead", "synth pad", "chromatic percussion", "choir",
 )  # fmt: skip
-PREVIEW_EVERY = 10  # steps
-STEPS = 100
+_PREVIEW_EVERY = 10  # steps
+_STEPS = 100
 Fields = dict[str, gr.components.Component]
 # No button that would upload a sound to a hub: Gradio 6 and 5 have different arguments for it.
 _GRADIO_6 = "buttons" in inspect.signature(gr.Audio).parameters
 PLAYER = {"buttons": ["download"]} if _GRADIO_6 else {"show_share_button": False}
 PICTURE = {"buttons": ["fullscreen"]} if _GRADIO_6 else {"show_share_button": False}
-WAVES = gr.WaveformOptions(show_recording_waveform=False)
+_WAVES = gr.WaveformOptions(show_recording_waveform=False)
 
 
 def build(pipeline: Pipeline) -> Fields:
@@ -203,12 +203,12 @@ def build(pipeline: Pipeline) -> Fields:
 
 def choose(task: str) -> list:
     """What a task needs to be asked."""
-    given = GIVEN.get(task)
+    given = _GIVEN.get(task)
     return [
         HELP[task],
         gr.update(visible=given is not None, label=f"Given audio: the {given}"),
-        gr.update(visible=task in LENGTH),
-        gr.update(visible=task == REPLACE),
+        gr.update(visible=task in _LENGTH),
+        gr.update(visible=task == _REPLACE),
     ]
 
 
@@ -225,7 +225,7 @@ def _audio(label: str, elem_id: str) -> gr.Audio:
         sources=["upload", "microphone"],
         type="filepath",
         elem_id=elem_id,
-        waveform_options=WAVES,
+        waveform_options=_WAVES,
         **PLAYER,
     )
 
@@ -239,8 +239,8 @@ def _prompts_fields(fields: Fields) -> None:
     )
     suggested = gr.Dataset(
         components=[gr.Textbox(visible=False)],
-        samples=[[label] for label in SUGGESTIONS],
-        samples_per_page=len(SUGGESTIONS),
+        samples=[[label] for label in _SUGGESTIONS],
+        samples_per_page=len(_SUGGESTIONS),
         label="Suggestions",
         elem_id="mge-suggestions",
     )
@@ -258,7 +258,7 @@ def _prompts_fields(fields: Fields) -> None:
 def _sampling(fields: Fields, objective: str) -> None:
     paper = Sampling()
     with gr.Row():
-        fields["steps"] = gr.Slider(1, 500, STEPS, step=1, label="Steps", elem_id="mge-steps")
+        fields["steps"] = gr.Slider(1, 500, _STEPS, step=1, label="Steps", elem_id="mge-steps")
         fields["cfg_scale"] = gr.Slider(0, 25, paper.cfg_scale, step=0.1, label="Guidance")
         fields["seed"] = gr.Number(-1, label="Seed (-1: random)", precision=0, elem_id="mge-seed")
     with gr.Accordion("Sampler and guidance", open=False):
@@ -310,5 +310,5 @@ def _quality(fields: Fields, paper: Sampling) -> None:
             paper.window_batch, precision=0, minimum=1, label="Windows at a time"
         )
         fields["preview_every"] = gr.Number(
-            PREVIEW_EVERY, precision=0, minimum=0, label="Preview every", info="steps, 0: never"
+            _PREVIEW_EVERY, precision=0, minimum=0, label="Preview every", info="steps, 0: never"
         )

@@ -33,11 +33,11 @@ from mge_plugin.registry import DIFFUSION_UI, original
 from mge_plugin.report.page import format_db
 from mge_plugin.report.pictures import measure_levels
 
-RANDOM_SEEDS = 2**32
+_RANDOM_SEEDS = 2**32
 FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)  # what a user can mend
-MADE = {"generate": "mixture", "accompany": "submixture", "compose": "mixture"}  # else its sources
-LORA_CONTROLS = 4  # for each LoRA, SAT 0.0.20
-SLACK_SECONDS = 0.1  # a step of SAT's mask sliders
+_MADE = {"generate": "mixture", "accompany": "submixture", "compose": "mixture"}  # else its sources
+_LORA_CONTROLS = 4  # for each LoRA, SAT 0.0.20
+_SLACK_SECONDS = 0.1  # a step of SAT's mask sliders
 
 
 def generate_cond(*args: Any, **kwargs: Any) -> tuple[str, list]:
@@ -48,19 +48,19 @@ def generate_cond(*args: Any, **kwargs: Any) -> tuple[str, list]:
     try:
         asked = Asked(call.arguments, sat.model.diffusion_objective)
         with desk_of(sat.model, sat.sample_size).model() as pipeline:
-            set_lora_strengths(pipeline.model, call.arguments.get("lora_args", ()))
+            _set_lora_strengths(pipeline.model, call.arguments.get("lora_args", ()))
             return generate(pipeline, asked)
     except FAILURES as error:
         raise gr.Error(str(error), duration=None, print_exception=False) from error
 
 
-def set_lora_strengths(model: torch.nn.Module, controls: Sequence[Any]) -> None:
+def _set_lora_strengths(model: torch.nn.Module, controls: Sequence[Any]) -> None:
     """Of each LoRA that SAT has loaded, by its controls: strength, interval (2), layer filter."""
     if not controls:
         return
     from stable_audio_tools.models.lora import set_lora_strength
 
-    for index, strength in enumerate(controls[::LORA_CONTROLS]):
+    for index, strength in enumerate(controls[::_LORA_CONTROLS]):
         for part in (model.model, model.conditioner):
             set_lora_strength(part, strength, lora_index=index)
 
@@ -95,7 +95,7 @@ class Asked:
             seed = int(text)
         except ValueError:
             raise ValueError(f"seed: expected a whole number or -1, found {text!r}") from None
-        return random.SystemRandom().randrange(RANDOM_SEEDS) if seed == -1 else seed
+        return random.SystemRandom().randrange(_RANDOM_SEEDS) if seed == -1 else seed
 
     @cached_property
     def sampling(self) -> Sampling:
@@ -141,7 +141,7 @@ class Asked:
                 f"mask: expected its start before its end and before the audio's at {length:g} s, "
                 f"found {start:g} to {end:g} s"
             )
-        return None if start == 0 and end > length - SLACK_SECONDS else (start, end)
+        return None if start == 0 and end > length - _SLACK_SECONDS else (start, end)
 
     @cached_property
     def request(self) -> Request:
@@ -201,8 +201,8 @@ class Asked:
     def track(self, result: Result) -> np.ndarray:
         """The track that the task makes; extraction leaves the audio as it is beside the mask."""
         name = self.request.task
-        if name in MADE:
-            return result.audio[MADE[name]]
+        if name in _MADE:
+            return result.audio[_MADE[name]]
         made = [audio for track, audio in result.audio.items() if track.startswith("source")]
         audio = sum(made)
         if name == "extract" and self.redo is not None:
@@ -241,7 +241,7 @@ def parse_prompt(text: str, has_audio: bool) -> tuple[str, tuple[str, ...]]:
 # Labels of inputs that mean nothing to this model: its samplers have their own noise levels, its
 # schedule is not shifted, its length is said in seconds. The layer and interval of a LoRA are SAT's
 # own sampling loop's.
-HIDDEN = frozenset({
+_HIDDEN = frozenset({
     "Seconds start", "CFG norm threshold", "Sigma min", "Sigma max", "Sigma curve strength",
     "Adapt duration to conditioning", "Duration padding (sec)", "Cut to seconds total",
     "Use effective length for distribution shift", "Sampling schedule shift", "Anchor length",
@@ -249,21 +249,21 @@ HIDDEN = frozenset({
     "Base shift", "Max shift", "Min length", "Max length", "Techniques", "Inversion Steps", "Gamma",
     "Unconditional", "Interval min", "Interval max", "Layer filter",
 })  # fmt: skip
-SCRIPT = Path(__file__).with_name("generation.js")
-CFG_SCALE = 2.0  # the paper's, section E.3
-INIT_NOISE = 0.7  # changes a sound and keeps its outline; SAT's default would leave nothing of it
-LONGEST = 512.0  # seconds that the length slider reaches, as in SAT's page
-TASKS_TEXT = (
+_SCRIPT = Path(__file__).with_name("generation.js")
+_CFG_SCALE = 2.0  # the paper's, section E.3
+_INIT_NOISE = 0.7  # changes a sound and keeps its outline; SAT's default would leave nothing of it
+_LONGEST = 512.0  # seconds that the length slider reaches, as in SAT's page
+_TASKS_TEXT = (
     "A prompt alone makes new music. With an **Inpaint audio** it extracts that source from it, "
     "for example *The sound of the bass*. A prefix chooses another task: `generate:` music anew "
     "between the mask's ends, `add:` a source to the audio, `accompany:` the audio, a source, "
     "with a band, `compose:` from several sources, parted by commas. What each task makes on its "
     "way, and all tracks side by side, are in the **Stems** tab."
 )
-MASK_INFO = "Of the Inpaint audio: made or extracted anew from here"
-LENGTH_INFO = "Of music without an audio; 0 is the model's own, {:.1f} s"
+_MASK_INFO = "Of the Inpaint audio: made or extracted anew from here"
+_LENGTH_INFO = "Of music without an audio; 0 is the model's own, {:.1f} s"
 # Pictures in their own form, SAT's checkboxes with their labels.
-STYLE = """<style>
+_STYLE = """<style>
 .mge-pictures .thumbnail-item { aspect-ratio: auto !important; height: auto !important; }
 .form:has(> #autoplay) { flex-wrap: wrap; }
 #autoplay, #infinite-radio, #automatic-download { flex: 1 1 9em; min-width: 9em; }
@@ -274,7 +274,7 @@ def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
     """Hide, explain and connect the components of SAT's page; called inside of it."""
     parts = {label(block): block for block in ui.blocks.values() if label(block)}
     for block in ui.blocks.values():
-        if label(block) in HIDDEN:
+        if label(block) in _HIDDEN:
             block.visible = False
     _hide_empty_rows(ui)
     _set_defaults(parts, desk.pipeline.model.diffusion_objective)
@@ -291,8 +291,8 @@ def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
 def _explain(tab: gr.Tab) -> None:
     """A few words above SAT's components."""
     with tab:
-        gr.Markdown(TASKS_TEXT)
-        gr.HTML(STYLE, padding=False)
+        gr.Markdown(_TASKS_TEXT)
+        gr.HTML(_STYLE, padding=False)
     tab.children.insert(0, tab.children.pop(-2))
 
 
@@ -307,21 +307,24 @@ def mask_ends(path: str | None, window: float) -> tuple[dict, dict]:
     if path:
         audio, sample_rate = files.heard(path, "Inpaint audio")
         seconds = audio.shape[1] / sample_rate
-    longest = ceil_tenth(seconds)
+    longest = _ceil_tenth(seconds)
     return gr.update(maximum=longest, value=0.0), gr.update(maximum=longest, value=longest)
 
 
-def ceil_tenth(seconds: float) -> float:
+def _ceil_tenth(seconds: float) -> float:
     """Up to the next tenth, a step of the sliders."""
     return round(-(-seconds * 10 // 1) / 10, 1)
 
 
 def _set_defaults(parts: dict[str, Any], objective: str) -> None:
-    parts["CFG scale"].value = CFG_SCALE
+    parts["CFG scale"].value = _CFG_SCALE
     if objective == "v":
         parts["Sampler type"].value = "v-ddim"  # the paper's
         noise = parts["Init noise level"]
-        noise.value, noise.info = INIT_NOISE, "from 1 up the v-ddim samplers begin from noise alone"
+        noise.value, noise.info = (
+            _INIT_NOISE,
+            "from 1 up the v-ddim samplers begin from noise alone",
+        )
     if "APG scale" in parts:
         parts["APG scale"].value = 0.0
     parts["File naming"].value = "verbose"
@@ -341,7 +344,7 @@ def _follow_the_output(ui: gr.Blocks) -> None:
     for name in ("js", "_deprecated_js"):  # Gradio 5's and 6's
         if getattr(ui, name, None):
             setattr(ui, name, None)
-    ui.load(None, js=SCRIPT.read_text())
+    ui.load(None, js=_SCRIPT.read_text())
 
 
 def _show_whole_pictures(gallery: gr.Gallery) -> None:
@@ -369,8 +372,8 @@ def _show_length(ui: gr.Blocks, slider: gr.Slider, seconds: float) -> None:
     container = slider.parent
     while not isinstance(container, gr.Column):
         container.visible, container = True, container.parent
-    slider.minimum, slider.maximum, slider.step = 0.0, LONGEST, 0.1
-    slider.value, slider.info = 0.0, LENGTH_INFO.format(seconds)
+    slider.minimum, slider.maximum, slider.step = 0.0, _LONGEST, 0.1
+    slider.value, slider.info = 0.0, _LENGTH_INFO.format(seconds)
     for key, event in list(ui.default_config.fns.items()):  # SAT 0.0.20 would move the mask by it
         if (slider._id, "change") in event.targets:
             del ui.default_config.fns[key]
@@ -379,9 +382,9 @@ def _show_length(ui: gr.Blocks, slider: gr.Slider, seconds: float) -> None:
 def _connect_mask(parts: dict[str, Any], seconds: float) -> None:
     """The mask takes in the whole audio until a user moves it."""
     start, end = parts["Mask Start (sec)"], parts["Mask End (sec)"]
-    for slider, value in ((start, 0.0), (end, ceil_tenth(seconds))):
-        slider.minimum, slider.maximum, slider.value = 0.0, ceil_tenth(seconds), value
-    start.info, end.info = MASK_INFO, "to here; the rest stays as it is"
+    for slider, value in ((start, 0.0), (end, _ceil_tenth(seconds))):
+        slider.minimum, slider.maximum, slider.value = 0.0, _ceil_tenth(seconds), value
+    start.info, end.info = _MASK_INFO, "to here; the rest stays as it is"
 
     def follow(path: str | None) -> tuple[dict, dict]:
         try:

@@ -30,7 +30,7 @@ from mge_plugin.interface.form import Job
 from mge_plugin.interface.generation_tab import FAILURES
 from mge_plugin.report.page import format_length
 
-SECONDS_BETWEEN = 0.3  # of two reports at least, so that a page can follow
+_SECONDS_BETWEEN = 0.3  # of two reports at least, so that a page can follow
 
 
 @dataclass(frozen=True)
@@ -103,17 +103,17 @@ class _Reporter:
         if every and (self.done - 1) % every == 0:
             picture = self.preview.picture(step)
         now = time.monotonic()
-        if picture is not None or now - self.told >= SECONDS_BETWEEN:
+        if picture is not None or now - self.told >= _SECONDS_BETWEEN:
             self.told = now
             left = (now - self.began) / self.done * max(0, self.total - self.done)
             self.tell(Step(self.done, max(self.total, self.done), left, picture))
 
 
 COUNT = form.MAX_SOURCES + 3  # sources, what they are the sum of, the rest, and one set aside
-LOUDEST_DB = 12.0
-PICTURE_HEIGHT = 182  # CSS pixels, a player's
+_LOUDEST_DB = 12.0
+_PICTURE_HEIGHT = 182  # CSS pixels, a player's
 # A track used as another task's given audio -> that task.
-USES = {"mixture": "extract", "submixture": "add", "source": "accompany"}
+_USES = {"mixture": "extract", "submixture": "add", "source": "accompany"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Row:
         return list(vars(self).values())
 
 
-def build_rows(desk: Desk, filled: dict[str, Any]) -> list[Row]:
+def _build_rows(desk: Desk, filled: dict[str, Any]) -> list[Row]:
     """All rows, hidden, with their buttons, which fill in the form."""
     return [_row(desk, number, filled) for number in range(COUNT)]
 
@@ -188,35 +188,35 @@ def _row(desk: Desk, number: int, filled: dict[str, Any]) -> Row:
                     interactive=False,
                     min_width=240,
                     show_label=False,
-                    height=PICTURE_HEIGHT,
+                    height=_PICTURE_HEIGHT,
                     **fields.PICTURE,
                 )
             gain = gr.Slider(
-                SILENT_DB, LOUDEST_DB, 0.0, step=0.5, label="Gain in the remix (dB)",
+                SILENT_DB, _LOUDEST_DB, 0.0, step=0.5, label="Gain in the remix (dB)",
                 info=f"{SILENT_DB:g} leaves it out",
             )  # fmt: skip
         with gr.Row():
             download = gr.DownloadButton("Download", size="sm", min_width=80)
             targets = [filled["task"], filled["given"]]
-            for name in USES:
+            for name in _USES:
                 button = gr.Button(f"Use as {name}", size="sm", min_width=80)
                 button.click(user(desk, number, name), None, targets, show_progress="hidden")
             redo = gr.Button("Redo a part", size="sm", min_width=80)
-            redo.click(taker(desk, number), None, [filled["current"]], show_progress="hidden")
+            redo.click(_taker(desk, number), None, [filled["current"]], show_progress="hidden")
     return Row(box, head, player, picture, gain, download)
 
 
 def user(desk: Desk, number: int, name: str) -> Callable:
     """What "Use as ..." does: the next task, and the row's track as its given audio."""
-    take = taker(desk, number)
+    take = _taker(desk, number)
 
     def use(request: gr.Request) -> list:
-        return [USES[name], take(request)]
+        return [_USES[name], take(request)]
 
     return use
 
 
-def taker(desk: Desk, number: int) -> Callable:
+def _taker(desk: Desk, number: int) -> Callable:
     """Hands over the file of a row's track, which this page's session made."""
 
     def take(request: gr.Request) -> str:
@@ -247,7 +247,7 @@ def build(desk: Desk) -> None:
                 elem_id="mge-preview",
                 **fields.PICTURE,
             )
-            shown = build_rows(desk, filled)
+            shown = _build_rows(desk, filled)
             below = _below(desk, shown)
     updated = [output for row in shown for output in row.outputs]
     _connect(desk, filled, stop, [start, status, preview, *updated, *below])
@@ -263,14 +263,14 @@ def _below(desk: Desk, shown: list[Row]) -> list:
         with gr.Accordion("How it was made", open=False):
             info = gr.JSON(show_label=False)
     gains = [row.gain for row in shown]
-    mix.click(remixer(desk), gains, [remix], show_progress="minimal")
+    mix.click(_remixer(desk), gains, [remix], show_progress="minimal")
     return [group, archive, remix, info]
 
 
 def _connect(desk: Desk, filled: fields.Fields, stop: gr.Button, outputs: list) -> None:
     """Run waits for the model in its queue; Cancel does not."""
     start, status, *_ = outputs
-    waiting = start.click(beginner(desk), None, [start, status], queue=False)
+    waiting = start.click(_beginner(desk), None, [start, status], queue=False)
     waiting.then(
         runner(desk, list(filled)),
         list(filled.values()),
@@ -280,10 +280,10 @@ def _connect(desk: Desk, filled: fields.Fields, stop: gr.Button, outputs: list) 
         show_progress="hidden",
         api_name="stems",
     )
-    stop.click(canceller(desk), None, [status], queue=False, show_progress="hidden")
+    stop.click(_canceller(desk), None, [status], queue=False, show_progress="hidden")
 
 
-def beginner(desk: Desk) -> Callable:
+def _beginner(desk: Desk) -> Callable:
     """What a click on Run does at once."""
 
     def begin(request: gr.Request) -> tuple:
@@ -293,7 +293,7 @@ def beginner(desk: Desk) -> Callable:
     return begin
 
 
-def canceller(desk: Desk) -> Callable:
+def _canceller(desk: Desk) -> Callable:
     """What a click on Cancel does at once."""
 
     def cancel(request: gr.Request) -> str:
@@ -333,7 +333,7 @@ def runner(desk: Desk, names: list[str]) -> Callable:
     return run
 
 
-def remixer(desk: Desk) -> Callable:
+def _remixer(desk: Desk) -> Callable:
     """The file of the parts summed with the rows' gains."""
 
     def remix(request: gr.Request, *gains: float) -> str:
@@ -353,20 +353,20 @@ def remixer(desk: Desk) -> Callable:
     return remix
 
 
-NOT_THE_ROWS = [gr.skip() for _ in shown([])] + [gr.skip() for _ in range(4)]
-READY = gr.update(interactive=True)
+_NOT_THE_ROWS = [gr.skip() for _ in shown([])] + [gr.skip() for _ in range(4)]
+_READY = gr.update(interactive=True)
 
 
 def _step(step: Step) -> list:
     left = format_length(step.seconds_left)
     text = f"Step {step.done} of {step.total}, about {left} left"
     picture = gr.skip() if step.picture is None else gr.update(value=step.picture, visible=True)
-    return [gr.skip(), pictures.progress(step.done, step.total, text), picture, *NOT_THE_ROWS]
+    return [gr.skip(), pictures.progress(step.done, step.total, text), picture, *_NOT_THE_ROWS]
 
 
 def _said(text: str, error: bool = False) -> list:
     hidden = gr.update(value=None, visible=False)
-    return [READY, pictures.sentence(text, error), hidden, *NOT_THE_ROWS]
+    return [_READY, pictures.sentence(text, error), hidden, *_NOT_THE_ROWS]
 
 
 def _made(made: tracks.Made) -> list:
@@ -374,4 +374,4 @@ def _made(made: tracks.Made) -> list:
     said = pictures.sentence(f"Done: {made.info['task']}, seed {seed}.")
     hidden = gr.update(value=None, visible=False)
     below = [gr.update(visible=True), str(made.archive), None, dict(made.info)]
-    return [READY, said, hidden, *shown(made.tracks), *below]
+    return [_READY, said, hidden, *shown(made.tracks), *below]

@@ -11,16 +11,16 @@ from mge_plugin.interface.desk import desk_of
 from mge_plugin.models.mge import MGEModel
 from mge_plugin.registry import original
 
-SHORTEST = 11  # seconds of a window for which SAT 0.0.19 can build its mask's sliders
+_SHORTEST = 11  # seconds of a window for which SAT 0.0.19 can build its mask's sliders
 
 
-def create_mge_ui(
+def _create_mge_ui(
     model_config: Mapping[str, Any], in_model: MGEModel, *args: Any, **kwargs: Any
 ) -> gr.Blocks:
     """In place of SAT's `create_diffusion_cond_ui`, which builds the page first."""
     build = original(diffusion_cond.create_diffusion_cond_ui)
     size, rate = model_config["sample_size"], model_config["sample_rate"]
-    buildable = {**model_config, "sample_size": max(size, SHORTEST * rate)}
+    buildable = {**model_config, "sample_size": max(size, _SHORTEST * rate)}
     ui = build(buildable, in_model, *args, **kwargs)
     diffusion_cond.sample_size = size
     desk = desk_of(in_model, size)

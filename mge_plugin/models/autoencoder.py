@@ -37,7 +37,7 @@ from mge_plugin.models.checkpoints import (
 )
 from mge_plugin.models.published import by_prefix
 
-HASHED = (
+_HASHED = (
     "encoder",
     "bottleneck",
     "pretransform",
@@ -89,7 +89,7 @@ def autoencoder_weights(weights: StateDict) -> StateDict:
 
 def fingerprint(section: Mapping[str, Any], autoencoder: nn.Module) -> str:
     """The same for the same latents: of what the config says of encoding, and of all weights."""
-    told = {name: section[name] for name in HASHED if section.get(name) is not None}
+    told = {name: section[name] for name in _HASHED if section.get(name) is not None}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name, tensor in sorted(autoencoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -98,7 +98,7 @@ def fingerprint(section: Mapping[str, Any], autoencoder: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-MIN_DEVIATION = 1e-4  # SAT's VAE adds it
+_MIN_DEVIATION = 1e-4  # SAT's VAE adds it
 
 
 def is_vae(pretransform: nn.Module) -> bool:
@@ -140,7 +140,7 @@ def _encode_vae(pretransform: nn.Module, waveforms: Tensor) -> tuple[Tensor, Ten
     if autoencoder.pretransform is not None:
         waveforms = autoencoder.pretransform.encode(waveforms)
     mean, scale = autoencoder.encoder(waveforms).chunk(2, dim=1)
-    deviation = F.softplus(scale) + MIN_DEVIATION
+    deviation = F.softplus(scale) + _MIN_DEVIATION
     return mean / pretransform.scale, deviation / pretransform.scale
 
 
@@ -153,8 +153,8 @@ def _precision(pretransform: nn.Module) -> torch.dtype:
     return next(pretransform.parameters()).dtype
 
 
-PROBE_FRAMES = 64  # an encoder that hears farther than half of it is not encoded in pieces
-HEARD = 1e-6  # a change below this share of the latents' deviation is rounding
+_PROBE_FRAMES = 64  # an encoder that hears farther than half of it is not encoded in pieces
+_HEARD = 1e-6  # a change below this share of the latents' deviation is rounding
 
 
 @dataclass(frozen=True)
@@ -188,18 +188,18 @@ def encode_waveforms(pretransform: nn.Module, waveforms: Tensor, deviation: bool
 
 def measure_context(pretransform: nn.Module) -> int:
     """`encoder_context`; an encoder that hears too far raises ValueError."""
-    context = encoder_context(pretransform)
+    context = _encoder_context(pretransform)
     if context is None:
         raise ValueError(
-            f"the encoder hears {PROBE_FRAMES // 2 - 1} frames away or farther, so songs cannot be "
-            "encoded in pieces; encode them whole (chunk 0)"
+            f"the encoder hears {_PROBE_FRAMES // 2 - 1} frames away or farther, so songs cannot "
+            "be encoded in pieces; encode them whole (chunk 0)"
         )
     return context
 
 
-def encoder_context(pretransform: nn.Module) -> int | None:
+def _encoder_context(pretransform: nn.Module) -> int | None:
     """How many frames around its own the encoder hears; None if more than can be measured."""
-    shape = (pretransform.io_channels, PROBE_FRAMES * pretransform.downsampling_ratio)
+    shape = (pretransform.io_channels, _PROBE_FRAMES * pretransform.downsampling_ratio)
 
     def encode(waveform: Tensor) -> Tensor:
         return encode_waveforms(pretransform, waveform[None], True)[0]
@@ -207,14 +207,14 @@ def encoder_context(pretransform: nn.Module) -> int | None:
     return _context(encode, 0.1 * _probe(shape, pretransform))
 
 
-def decoder_context(pretransform: nn.Module) -> int | None:
+def _decoder_context(pretransform: nn.Module) -> int | None:
     """How many latent frames around its own the decoder uses; None if more than can be measured."""
 
     def decode(latents: Tensor) -> Tensor:
         audio = pretransform.decode(latents[None])[0]
-        return audio.unflatten(-1, (PROBE_FRAMES, -1)).movedim(-2, 0)
+        return audio.unflatten(-1, (_PROBE_FRAMES, -1)).movedim(-2, 0)
 
-    shape = (pretransform.encoded_channels, PROBE_FRAMES)
+    shape = (pretransform.encoded_channels, _PROBE_FRAMES)
     return _context(decode, _probe(shape, pretransform))
 
 
@@ -232,7 +232,7 @@ def _context(code: Callable[[Tensor], Tensor], probe: Tensor) -> int | None:
     Noise from a point on is changed: the frames before it that change with it, or the other way
     round.
     """
-    (one, other), middle = probe, PROBE_FRAMES // 2
+    (one, other), middle = probe, _PROBE_FRAMES // 2
     cut = one.shape[-1] // 2
     right = torch.cat([one[:, :cut], other[:, cut:]], dim=1)
     left = torch.cat([other[:, :cut], one[:, cut:]], dim=1)
@@ -251,7 +251,7 @@ def silent_frame(pretransform: nn.Module, context: int, deviation: bool) -> Tens
 
 def _changed(a: Tensor, b: Tensor) -> Tensor:
     """Which frames of (frame, part, c) differ."""
-    return ((a - b).abs() > HEARD * a.std()).flatten(1).any(dim=1)
+    return ((a - b).abs() > _HEARD * a.std()).flatten(1).any(dim=1)
 
 
 def _last(a: Tensor, b: Tensor, middle: int) -> int:
@@ -310,11 +310,11 @@ class Codec:
     @cached_property
     def _encoder_context(self) -> int | None:
         """Measured when the first song needs pieces."""
-        return encoder_context(self.pretransform)
+        return _encoder_context(self.pretransform)
 
     @cached_property
     def _decoder_context(self) -> int | None:
-        return decoder_context(self.pretransform)
+        return _decoder_context(self.pretransform)
 
     def _pieces(self, frames: int, decoding: bool) -> Iterator[Chunk]:
         """Where to cut; a song that fits one piece, or a coder without an end to it, is not cut."""

@@ -65,7 +65,7 @@ LIGHTNING = Kind(
 )
 
 # The first pattern that begins any name tells; the more special come first.
-KINDS = {
+_KINDS = {
     r"(diffusion\.)?model_dit\.": PUBLISHED,
     r"(diffusion\.)?model\.model\..*\.to_modulations\.": OURS,
     r"(text|audio)_branch\.": CLAP,
@@ -76,27 +76,27 @@ KINDS = {
     r"(encoder|decoder)\.layers\.": AUTOENCODER,
 }
 
-LIGHTNING_MARK = "pytorch-lightning_version"  # a text beside the tensors
+_LIGHTNING_MARK = "pytorch-lightning_version"  # a text beside the tensors
 
-PAGE = "a web page, saved in place of the file; download it again"
-TEXTS = {  # how texts begin that are saved in place of a checkpoint, in lower case
-    b"<!doctype": PAGE,
-    b"<html": PAGE,
-    b"<head": PAGE,
-    b"<!--": PAGE,
+_PAGE = "a web page, saved in place of the file; download it again"
+_TEXTS = {  # how texts begin that are saved in place of a checkpoint, in lower case
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
+    b"<head": _PAGE,
+    b"<!--": _PAGE,
     b"<?xml": "a message in XML, as a server sends in place of a file; read it",
     b"{": "a text in JSON, a server's message or a model config; open it in an editor",
     b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the file itself",
 }
-GZIP = b"\x1f\x8b"
-ZIP = b"PK\x03\x04"  # torch.save's files are zip archives with a file data.pkl
-LARGEST_PICKLE = 2**26  # bytes
+_GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"  # torch.save's files are zip archives with a file data.pkl
+_LARGEST_PICKLE = 2**26  # bytes
 
 
 def kind_of(names: Iterable[str]) -> Kind | None:
     """What tensors of these names are; None if the names do not tell."""
     names = [name.removeprefix("module.") for name in names]
-    for pattern, kind in KINDS.items():
+    for pattern, kind in _KINDS.items():
         if any(re.match(pattern, name) for name in names):
             return kind
     return None
@@ -106,7 +106,7 @@ def kind_of_file(path: Path, names: Iterable[str]) -> Kind | None:
     """The same, or that Lightning wrote the file, if its tensors' names do not tell."""
     if kind := kind_of(names):
         return kind
-    return LIGHTNING if LIGHTNING_MARK in texts_in(path) else None
+    return LIGHTNING if _LIGHTNING_MARK in texts_in(path) else None
 
 
 def texts_in(path: Path) -> set[str]:
@@ -118,7 +118,7 @@ def texts_in(path: Path) -> set[str]:
             pickles = [
                 archive.read(entry)
                 for entry in archive.infolist()
-                if entry.filename.endswith("/data.pkl") and entry.file_size < LARGEST_PICKLE
+                if entry.filename.endswith("/data.pkl") and entry.file_size < _LARGEST_PICKLE
             ]
         return {
             value
@@ -130,18 +130,18 @@ def texts_in(path: Path) -> set[str]:
         return set()
 
 
-def told_by_bytes(path: Path) -> str | None:
+def _told_by_bytes(path: Path) -> str | None:
     """What a file is that is no checkpoint, from its bytes, and what to do; None if unknown."""
     with path.open("rb") as file:
         start = file.read(512)
-    if start.startswith(GZIP):
+    if start.startswith(_GZIP):
         return "a gzip archive; unpack it"
-    if start.startswith(ZIP):
+    if start.startswith(_ZIP):
         return _told_by_archive(path)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if b"\0" in text:
         return None
-    return next((told for begins, told in TEXTS.items() if text.startswith(begins)), None)
+    return next((told for begins, told in _TEXTS.items() if text.startswith(begins)), None)
 
 
 def _told_by_archive(path: Path) -> str | None:
@@ -156,11 +156,11 @@ def _told_by_archive(path: Path) -> str | None:
 
 StateDict = dict[str, Tensor]
 
-NETWORK = "model_dit."
+_NETWORK = "model_dit."
 OUR_NETWORK = "model.model."
 MODULATION, OUR_MODULATION = ".to_scale_shift_gate.", ".to_modulations."
 PUBLISHED_AUTOENCODER = "pretransform.model."
-HEAD_WIDTH = 32  # channels of an attention head
+_HEAD_WIDTH = 32  # channels of an attention head
 # torch 2's names of a weight-normed layer's parameters, and the older ones, which SAT has
 _NEW_NAMES = {
     ".parametrizations.weight.original0": ".weight_g",
@@ -168,15 +168,15 @@ _NEW_NAMES = {
 }
 
 
-def is_official(weights: Mapping[str, Any]) -> bool:
+def _is_official(weights: Mapping[str, Any]) -> bool:
     """Whether the names are the published implementation's."""
-    return any(key.startswith(NETWORK) for key in weights)
+    return any(key.startswith(_NETWORK) for key in weights)
 
 
 def from_official(weights: Mapping[str, Tensor]) -> StateDict:
     """Published names to ours; the tensors are the same objects."""
     return {
-        _replace_start(key, NETWORK, OUR_NETWORK).replace(MODULATION, OUR_MODULATION): value
+        _replace_start(key, _NETWORK, OUR_NETWORK).replace(MODULATION, OUR_MODULATION): value
         for key, value in old_weight_norm(weights).items()
     }
 
@@ -184,7 +184,7 @@ def from_official(weights: Mapping[str, Tensor]) -> StateDict:
 def to_official(weights: Mapping[str, Tensor]) -> StateDict:
     """Our names to the published ones; the tensors are the same objects."""
     return {
-        _replace_start(key, OUR_NETWORK, NETWORK).replace(OUR_MODULATION, MODULATION): value
+        _replace_start(key, OUR_NETWORK, _NETWORK).replace(OUR_MODULATION, MODULATION): value
         for key, value in old_weight_norm(weights).items()
     }
 
@@ -194,7 +194,7 @@ def old_weight_norm(weights: Mapping[str, Tensor]) -> StateDict:
     return {_old_name(key): value for key, value in weights.items()}
 
 
-def weight_norm_as(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> StateDict:
+def _weight_norm_as(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> StateDict:
     """The names of weight norm that `expected` has, of every weight-normed layer in it."""
     names = {_old_name(key): key for key in expected}
     return {names.get(key, key): value for key, value in old_weight_norm(weights).items()}
@@ -222,7 +222,7 @@ def network_sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
         "io_channels": io_channels,
         "embed_dim": embed_dim,
         "depth": _count(weights, rf"{re.escape(OUR_NETWORK)}transformer\.layers\.(\d+)\."),
-        "num_heads": embed_dim // HEAD_WIDTH,
+        "num_heads": embed_dim // _HEAD_WIDTH,
         "global_cond_dim": shape("to_global_embed.1.weight")[1],
         "timestep_features_dim": 2 * shape("timestep_features.weight")[0],
     }
@@ -277,11 +277,11 @@ def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
     return len({match[1] for key in weights if (match := re.match(pattern, key))})
 
 
-WRAPPED = "diffusion."  # keys of a Lightning checkpoint of SAT's diffusion training
-AVERAGED = "diffusion_ema.ema_model."
-PARALLEL = "module."  # what DistributedDataParallel puts before every key
-SHOWN = 8  # keys named of each kind of problem
-LARGEST_HEADER = 10**8  # bytes, of safetensors
+_WRAPPED = "diffusion."  # keys of a Lightning checkpoint of SAT's diffusion training
+_AVERAGED = "diffusion_ema.ema_model."
+_PARALLEL = "module."  # what DistributedDataParallel puts before every key
+_SHOWN = 8  # keys named of each kind of problem
+_LARGEST_HEADER = 10**8  # bytes, of safetensors
 
 
 class CheckpointError(ValueError):
@@ -297,7 +297,7 @@ def read_weights(path: Path) -> StateDict:
     """The same under the names that the file has, mapped into memory until they are used."""
     if not path.is_file():
         raise CheckpointError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    content = load_tensors(path) if _is_safetensors(path) else load_pickled(path)
+    content = _load_tensors(path) if _is_safetensors(path) else load_pickled(path)
     state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state_dict, Mapping) or not _are_weights(state_dict):
         raise CheckpointError(f"{path}: holds {_what_else(content, state_dict)}")
@@ -308,10 +308,10 @@ def _is_safetensors(path: Path) -> bool:
     """By its content, whatever its name: the length of a header, then the header, in JSON."""
     with path.open("rb") as file:
         start = file.read(9)
-    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= LARGEST_HEADER
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_HEADER
 
 
-def load_tensors(path: Path) -> StateDict:
+def _load_tensors(path: Path) -> StateDict:
     """A safetensors file's content."""
     try:
         return load_file(path)
@@ -339,16 +339,16 @@ def unwrap(state_dict: StateDict) -> StateDict:
     Does what SAT's `unwrap_model.py` does, and the published implementation's for its own; a
     checkpoint that is not wrapped is returned as it is.
     """
-    if all(key.startswith(PARALLEL) for key in state_dict):
-        state_dict = {key.removeprefix(PARALLEL): value for key, value in state_dict.items()}
-    if not any(key.startswith(WRAPPED) for key in state_dict):
+    if all(key.startswith(_PARALLEL) for key in state_dict):
+        state_dict = {key.removeprefix(_PARALLEL): value for key, value in state_dict.items()}
+    if not any(key.startswith(_WRAPPED) for key in state_dict):
         return state_dict
-    plain = {k.removeprefix(WRAPPED): v for k, v in state_dict.items() if k.startswith(WRAPPED)}
-    network = NETWORK if is_official(plain) else "model."
+    plain = {k.removeprefix(_WRAPPED): v for k, v in state_dict.items() if k.startswith(_WRAPPED)}
+    network = _NETWORK if _is_official(plain) else "model."
     averaged = {
-        network + key.removeprefix(AVERAGED): value
+        network + key.removeprefix(_AVERAGED): value
         for key, value in state_dict.items()
-        if key.startswith(AVERAGED)
+        if key.startswith(_AVERAGED)
     }
     return plain | averaged
 
@@ -359,7 +359,7 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     Either naming of weight norm fits: the model's own is taken.
     """
     expected = model.state_dict()
-    found = weight_norm_as(expected, read_checkpoint(path))
+    found = _weight_norm_as(expected, read_checkpoint(path))
     if problems := misfits(expected, found):
         other = _other_kind(Path(path), expected, found)
         misfit = f"does not fit the model config: {'; '.join(problems)}"
@@ -393,8 +393,8 @@ def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list
 
 
 def _describe(kind: str, keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return f"{len(keys)} {kind} ({', '.join(keys[:SHOWN])}{more})"
+    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+    return f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN])}{more})"
 
 
 def _are_weights(content: Mapping) -> bool:
@@ -407,7 +407,7 @@ def _what_else(content: object, state_dict: object) -> str:
     if isinstance(state_dict, Mapping):
         others = [str(k) for k, value in state_dict.items() if not isinstance(value, Tensor)]
         if 0 < len(others) < len(state_dict):
-            return f"more than tensors among its weights: {', '.join(others[:SHOWN])}"
+            return f"more than tensors among its weights: {', '.join(others[:_SHOWN])}"
     inside = sorted(map(str, content)) if isinstance(content, Mapping) else type(content)
     return f"no weights, expected tensors by name, found {reprlib.repr(inside)}"
 
@@ -428,7 +428,7 @@ def _refused(path: Path, called: str) -> CheckpointError:
 
 def _unreadable(path: Path, reason: str) -> CheckpointError:
     size = path.stat().st_size
-    if told := told_by_bytes(path):
+    if told := _told_by_bytes(path):
         return CheckpointError(f"{path}: not a readable checkpoint but {told} ({size} bytes)")
     reason = reason.strip().splitlines()[0][:200] if reason.strip() else "it ends too early"
     return CheckpointError(

@@ -46,10 +46,10 @@ from mge_plugin.config import ConfigError
 from mge_plugin.files import checkpoint_fingerprint, write_file
 from mge_plugin.models.checkpoints import CheckpointError, load_pickled, misfits
 
-SAMPLE_RATE = 48_000  # Hz
-WINDOW = 480_000  # samples
-LEFT_OUT = 24_000  # samples at most: the paper's 10.24 s are one window, not two
-INT16_MAX = 32_767.0
+_SAMPLE_RATE = 48_000  # Hz
+_WINDOW = 480_000  # samples
+_LEFT_OUT = 24_000  # samples at most: the paper's 10.24 s are one window, not two
+_INT16_MAX = 32_767.0
 # librosa's kaiser_best in torchaudio's terms: what is above the audio's own band is 60 dB lower,
 # where torchaudio's defaults leave 20 dB.
 _resample = functools.partial(
@@ -75,7 +75,7 @@ def prepare(examples: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
         batch = torch.stack([monos[place] for place in places])
         if not batch.isfinite().all():
             raise ValueError("CLAP: an audio example has NaN or infinite samples")
-        windows = _quantised(_windows(_resample(batch, rate, SAMPLE_RATE)))
+        windows = _quantised(_windows(_resample(batch, rate, _SAMPLE_RATE)))
         prepared |= dict(zip(places, windows, strict=True))
     return [prepared[place] for place in range(len(examples))]
 
@@ -88,27 +88,27 @@ def _mono(audio: Tensor) -> Tensor:
 
 def _windows(monos: Tensor) -> Tensor:
     """(b, samples) to (b, window, WINDOW)."""
-    spare = monos.shape[1] - WINDOW
+    spare = monos.shape[1] - _WINDOW
     if spare <= 0:
-        repeated = monos.repeat(1, WINDOW // monos.shape[1])
-        return F.pad(repeated, (0, WINDOW - repeated.shape[1]))[:, None]
-    count = 1 + max(0, math.ceil((spare - LEFT_OUT) / WINDOW))
+        repeated = monos.repeat(1, _WINDOW // monos.shape[1])
+        return F.pad(repeated, (0, _WINDOW - repeated.shape[1]))[:, None]
+    count = 1 + max(0, math.ceil((spare - _LEFT_OUT) / _WINDOW))
     starts = [round(i * spare / max(1, count - 1)) for i in range(count)]
-    return torch.stack([monos[:, start : start + WINDOW] for start in starts], dim=1)
+    return torch.stack([monos[:, start : start + _WINDOW] for start in starts], dim=1)
 
 
 def _quantised(audio: Tensor) -> Tensor:
     """Rounded towards zero to 16 bits: CLAP was trained on such audio."""
-    return (audio.clamp(-1.0, 1.0) * INT16_MAX).trunc() / INT16_MAX
+    return (audio.clamp(-1.0, 1.0) * _INT16_MAX).trunc() / _INT16_MAX
 
 
 CHECKPOINT = "music_audioset_epoch_15_esc_90.14.pt"  # the paper's, section E.3
-CHECKPOINT_AT = f"https://huggingface.co/lukewys/laion_clap/resolve/main/{CHECKPOINT}"
+_CHECKPOINT_AT = f"https://huggingface.co/lukewys/laion_clap/resolve/main/{CHECKPOINT}"
 WIDTH = 512  # of an embedding; no CLAP has another
 TOKENIZER = "roberta-base"
-TOKENIZER_AT = "https://huggingface.co/FacebookAI/roberta-base"
-TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
-TOKENIZER_NEEDS = " or ".join(" with ".join(files) for files in TOKENIZER_FILES)
+_TOKENIZER_AT = "https://huggingface.co/FacebookAI/roberta-base"
+_TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
+TOKENIZER_NEEDS = " or ".join(" with ".join(files) for files in _TOKENIZER_FILES)
 
 
 @dataclass(frozen=True)
@@ -131,18 +131,18 @@ class ClapConfig:
         if not ckpt.is_file():
             yield (
                 f"ckpt_path: no such file {self.ckpt_path!r}; the paper's is {CHECKPOINT}, "
-                f"published at {CHECKPOINT_AT}"
+                f"published at {_CHECKPOINT_AT}"
             )
         if not has_tokenizer(tokenizer):
             yield (
                 f"tokenizer_path: {self.tokenizer_path!r} is not a folder with "
-                f"{TOKENIZER_NEEDS}; {TOKENIZER} is published at {TOKENIZER_AT}"
+                f"{TOKENIZER_NEEDS}; {TOKENIZER} is published at {_TOKENIZER_AT}"
             )
 
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder has the files of RoBERTa's tokenizer, in either form."""
-    return any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES)
+    return any(all((folder / name).is_file() for name in files) for files in _TOKENIZER_FILES)
 
 
 class TextCache:
@@ -189,9 +189,9 @@ def shared_texts(config: ClapConfig) -> TextCache:
     return TextCache(Path(config.cache_dir) / checkpoint_fingerprint(Path(config.ckpt_path))[:16])
 
 
-TEXT = "text_branch."
-OBSOLETE = f"{TEXT}embeddings.position_ids"  # in checkpoints of transformers before 4.31
-HEAD_WIDTH = 64  # of RoBERTa's attention
+_TEXT = "text_branch."
+_OBSOLETE = f"{_TEXT}embeddings.position_ids"  # in checkpoints of transformers before 4.31
+_HEAD_WIDTH = 64  # of RoBERTa's attention
 _hub = threading.Lock()  # transformers' classes are patched for a moment
 
 
@@ -224,8 +224,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else {}
     tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
     weights = {key.removeprefix("module."): value for key, value in tensors.items()}
-    weights.pop(OBSOLETE, None)
-    if f"{TEXT}embeddings.word_embeddings.weight" not in weights:
+    weights.pop(_OBSOLETE, None)
+    if f"{_TEXT}embeddings.word_embeddings.weight" not in weights:
         raise CheckpointError(
             f"{path}: not a CLAP checkpoint with a RoBERTa text branch, found keys such as "
             f"{', '.join(sorted(weights)[:3]) or 'none'}"
@@ -295,21 +295,21 @@ def _roberta_config(weights: Mapping[str, Tensor]) -> Any:
     """RoBERTa's sizes as the checkpoint has them; the rest is roberta-base's."""
     from transformers import RobertaConfig
 
-    vocabulary, width = weights[f"{TEXT}embeddings.word_embeddings.weight"].shape
-    layers = {key.split(".")[3] for key in weights if key.startswith(f"{TEXT}encoder.layer.")}
+    vocabulary, width = weights[f"{_TEXT}embeddings.word_embeddings.weight"].shape
+    layers = {key.split(".")[3] for key in weights if key.startswith(f"{_TEXT}encoder.layer.")}
     return RobertaConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         num_hidden_layers=len(layers),
-        num_attention_heads=width // HEAD_WIDTH,
-        intermediate_size=len(weights[f"{TEXT}encoder.layer.0.intermediate.dense.bias"]),
-        max_position_embeddings=len(weights[f"{TEXT}embeddings.position_embeddings.weight"]),
-        type_vocab_size=len(weights[f"{TEXT}embeddings.token_type_embeddings.weight"]),
+        num_attention_heads=width // _HEAD_WIDTH,
+        intermediate_size=len(weights[f"{_TEXT}encoder.layer.0.intermediate.dense.bias"]),
+        max_position_embeddings=len(weights[f"{_TEXT}embeddings.position_embeddings.weight"]),
+        type_vocab_size=len(weights[f"{_TEXT}embeddings.token_type_embeddings.weight"]),
         layer_norm_eps=1e-5,
     )
 
 
-MAX_TOKENS = 77
+_MAX_TOKENS = 77
 
 
 class ClapTokenizer:
@@ -332,7 +332,7 @@ class ClapTokenizer:
             list(texts),
             padding="max_length",
             truncation=True,
-            max_length=MAX_TOKENS,
+            max_length=_MAX_TOKENS,
             return_tensors="pt",
         )
         return {name: tokens[name] for name in ("input_ids", "attention_mask")}
@@ -361,13 +361,13 @@ def _open(folder: str) -> Any:
         raise ValueError(f"{folder}: not a readable tokenizer ({reason})") from error
 
 
-BATCH = 32  # texts or windows at a time
-PROBES = ("bass guitar", "violin", "drums", "a woman singing")  # must not come out alike
-PARALLEL = 0.95  # cosine from which on two embeddings of different prompts are suspicious
+_BATCH = 32  # texts or windows at a time
+_PROBES = ("bass guitar", "violin", "drums", "a woman singing")  # must not come out alike
+_PARALLEL = 0.95  # cosine from which on two embeddings of different prompts are suspicious
 _loading = threading.Lock()  # a second thread waits for the first one's instance
 
 
-def shared_clap(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
+def _shared_clap(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
     """The process's instance for these files; loaded at the first call."""
     with _loading:
         return _loaded(ckpt_path, tokenizer_path, audio_model)
@@ -392,7 +392,7 @@ class Clap:
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """(text, 512), on the CPU."""
-        parts = [self._texts(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)]
+        parts = [self._texts(texts[i : i + _BATCH]) for i in range(0, len(texts), _BATCH)]
         return torch.cat(parts).cpu()
 
     def audio(self, examples: Sequence[tuple[Tensor, int]]) -> Tensor:
@@ -403,7 +403,7 @@ class Clap:
         windows = prepare(examples)
         self.model.to(windows[0].device)
         flat = torch.cat(windows)
-        embedded = torch.cat([self._windows(batch) for batch in flat.split(BATCH)])
+        embedded = torch.cat([self._windows(batch) for batch in flat.split(_BATCH)])
         by_example = embedded.split([len(w) for w in windows])
         return F.normalize(torch.stack([e.mean(dim=0) for e in by_example]), dim=-1)
 
@@ -423,14 +423,14 @@ class Clap:
 
     def check(self, files: str) -> None:
         """Raise if different prompts come out alike: a failure that nothing else shows."""
-        self.tokenizer.check(PROBES)
-        embedded = self.texts(PROBES)
-        rows, columns = torch.triu_indices(len(PROBES), len(PROBES), 1)
+        self.tokenizer.check(_PROBES)
+        embedded = self.texts(_PROBES)
+        rows, columns = torch.triu_indices(len(_PROBES), len(_PROBES), 1)
         cosines = (embedded @ embedded.T)[rows, columns]
-        if not bool(cosines.max() < PARALLEL):
+        if not bool(cosines.max() < _PARALLEL):
             raise ValueError(
                 f"{files}: the text branch hears no difference between prompts (cosine "
-                f"{cosines.max():.4f} of {PROBES}, expected below {PARALLEL})"
+                f"{cosines.max():.4f} of {_PROBES}, expected below {_PARALLEL})"
             )
 
 
@@ -466,4 +466,4 @@ class ClapEmbedder:
 
     def _clap(self) -> Clap:
         config = self.config
-        return shared_clap(config.ckpt_path, config.tokenizer_path, config.audio_model)
+        return _shared_clap(config.ckpt_path, config.tokenizer_path, config.audio_model)

@@ -16,7 +16,7 @@ from mge_plugin.standins.text_audio import TextAudioConfig, open_text_audio
 from mge_plugin.tracks import NUM_TRACKS
 
 
-class Embedder(Protocol):
+class _Embedder(Protocol):
     """What a conditioner needs: texts in, unit vectors (texts, width) out.
 
     One that hears too has `embed_audio`, from pairs (audio, sample rate), see ClapEmbedder.
@@ -32,7 +32,7 @@ class TrackConditioner(Conditioner):
     text_weight x text + (1 - text_weight) x audio, which is not scaled to length 1 again.
     """
 
-    def __init__(self, embedder: Embedder, width: int) -> None:
+    def __init__(self, embedder: _Embedder, width: int) -> None:
         super().__init__(width, width)
         self.embedder = embedder
 
@@ -130,27 +130,27 @@ class ConditioningConfig:
 
 
 @dataclass(frozen=True)
-class HashedWordsConfig:
+class _HashedWordsConfig:
     """`config` of the conditioner type `mge_hashed_words`: it has no options."""
 
 
-def _hashed_words(config: Mapping[str, Any], width: int, where: str) -> Embedder:
-    parse_section(HashedWordsConfig, config, where)
+def _hashed_words(config: Mapping[str, Any], width: int, where: str) -> _Embedder:
+    parse_section(_HashedWordsConfig, config, where)
     return HashedWords(width)
 
 
-def _clap(config: Mapping[str, Any], width: int, where: str) -> Embedder:
+def _clap(config: Mapping[str, Any], width: int, where: str) -> _Embedder:
     section = parse_section(ClapConfig, config, where)
     if width != WIDTH:
         raise ConfigError(f"{where}: CLAP's embeddings are {WIDTH} wide, cond_dim is {width}")
     return ClapEmbedder(section)
 
 
-def _text_audio(config: Mapping[str, Any], width: int, where: str) -> Embedder:
+def _text_audio(config: Mapping[str, Any], width: int, where: str) -> _Embedder:
     return open_text_audio(parse_section(TextAudioConfig, config, where), width)
 
 
-CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], Embedder]] = {
+CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], _Embedder]] = {
     "mge_clap": _clap,
     "mge_text_audio": _text_audio,
     "mge_hashed_words": _hashed_words,

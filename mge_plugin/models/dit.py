@@ -38,8 +38,8 @@ class Float32Module(nn.Module):
         return super()._apply(keep, recurse)
 
 
-MODULATIONS = 6  # scale, shift and gate, for attention and for the feed-forward
-MIN_HEAD_WIDTH = 32  # SAT's rotary embedding turns so many channels of a head
+_MODULATIONS = 6  # scale, shift and gate, for attention and for the feed-forward
+_MIN_HEAD_WIDTH = 32  # SAT's rotary embedding turns so many channels of a head
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class DiTConfig:
                 yield f"{key} must be a multiple of {NUM_TRACKS} tracks, found {value}"
         if self.num_heads > 0 and self.embed_dim % self.num_heads:
             yield f"num_heads must divide embed_dim {self.embed_dim}, found {self.num_heads}"
-        elif self.num_heads > 0 and self.embed_dim // self.num_heads < MIN_HEAD_WIDTH:
+        elif self.num_heads > 0 and self.embed_dim // self.num_heads < _MIN_HEAD_WIDTH:
             width = self.embed_dim // self.num_heads
-            yield f"embed_dim / num_heads must be {MIN_HEAD_WIDTH} or more, found {width}"
+            yield f"embed_dim / num_heads must be {_MIN_HEAD_WIDTH} or more, found {width}"
         features = self.timestep_features_dim
         if features < 2 or features % 2:
             yield f"timestep_features_dim must be even, found {features}"
@@ -139,7 +139,7 @@ class TrackBlock(TransformerBlock):
         super().__init__(dim, dim // config.num_heads, global_cond_dim=dim, layer_ix=layer_ix)
         del self.to_scale_shift_gate  # SAT adds a learned constant here; the paper has none
         self.register_buffer(
-            "to_scale_shift_gate", torch.zeros(MODULATIONS * dim), persistent=False
+            "to_scale_shift_gate", torch.zeros(_MODULATIONS * dim), persistent=False
         )
         if config.norm_type == "groupnorm":
             self.pre_norm = TrackGroupNorm(dim)
@@ -147,8 +147,8 @@ class TrackBlock(TransformerBlock):
         self.to_modulations = nn.Sequential(
             nn.SiLU(),
             Rearrange("b (k w) -> b k w", k=NUM_TRACKS),
-            TrackLinear(width, MODULATIONS * width, bias=False),
-            Rearrange("b k (m w) -> b (m k w)", m=MODULATIONS),
+            TrackLinear(width, _MODULATIONS * width, bias=False),
+            Rearrange("b k (m w) -> b (m k w)", m=_MODULATIONS),
         )
         nn.init.zeros_(self.to_modulations[2].weight)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EPS = 1e-8  # a constant output has no deviation to rescale, silence no direction to project on
+_EPS = 1e-8  # a constant output has no deviation to rescale, silence no direction to project on
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Guidance:
             return guided
         deviations = (p.std(dim=(1, 2), keepdim=True) for p in (asked, guided))
         wanted, found = deviations
-        rescaled = guided * (wanted / found.clamp_min(EPS))
+        rescaled = guided * (wanted / found.clamp_min(_EPS))
         return self.cfg_rescale * rescaled + (1 - self.cfg_rescale) * guided
 
     def _scale(self, like: Tensor) -> Tensor | float:
@@ -55,4 +55,4 @@ class Guidance:
 def along(move: Tensor, direction: Tensor) -> Tensor:
     """The part of `move` that points along `direction`, track by track; both (b, k, c, n)."""
     power = direction.square().sum(dim=(2, 3), keepdim=True)
-    return (move * direction).sum(dim=(2, 3), keepdim=True) / power.clamp_min(EPS) * direction
+    return (move * direction).sum(dim=(2, 3), keepdim=True) / power.clamp_min(_EPS) * direction

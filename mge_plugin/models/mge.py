@@ -145,7 +145,7 @@ class ModelConfig:
 def create_mge_model(model_config: Mapping[str, Any]) -> MGEModel:
     """Build the model from a SAT model config whose `model.diffusion.type` is `mge_dit`."""
     config = parse_section(ModelConfig, model_config["model"], "model")
-    check_channels(config)
+    _check_channels(config)
     registry.install()  # the autoencoder may be ours
     pretransform = None
     if config.pretransform:
@@ -165,7 +165,7 @@ def create_mge_model(model_config: Mapping[str, Any]) -> MGEModel:
     )
 
 
-def check_channels(config: ModelConfig) -> None:
+def _check_channels(config: ModelConfig) -> None:
     """Raise ConfigError unless the sizes that two sections name are equal."""
     network, width = config.diffusion.config, config.conditioning.get("cond_dim")
     if network.io_channels != config.io_channels:

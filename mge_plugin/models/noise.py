@@ -54,10 +54,10 @@ class Objective:
         """The prediction at `x` that implies `latents`; at t = 0 there is no noise to explain."""
         _, sigma = self.alpha_sigma(t)
         _, d = self.weights(t)
-        return (d * x - latents) / sigma.clamp_min(MIN_SIGMA)
+        return (d * x - latents) / sigma.clamp_min(_MIN_SIGMA)
 
 
-class Velocity(Objective):
+class _Velocity(Objective):
     """v = alpha * noise - sigma * latents, alpha and sigma on a circle (arXiv 2202.00512)."""
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,7 @@ class Velocity(Objective):
         return -sigma, alpha
 
 
-class RectifiedFlow(Objective):
+class _RectifiedFlow(Objective):
     """noise - latents, x on the straight line between them (arXiv 2209.03003); t is sigma."""
 
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,9 +79,9 @@ class RectifiedFlow(Objective):
         return -torch.ones_like(t, dtype=torch.float), torch.ones_like(t, dtype=torch.float)
 
 
-MIN_SIGMA = 1e-4
-V = Velocity()
-RECTIFIED_FLOW = RectifiedFlow()
+_MIN_SIGMA = 1e-4
+V = _Velocity()
+RECTIFIED_FLOW = _RectifiedFlow()
 OBJECTIVES: dict[str, Objective] = {"v": V, "rectified_flow": RECTIFIED_FLOW}
 
 

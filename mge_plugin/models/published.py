@@ -29,17 +29,17 @@ from mge_plugin.models.clap import CHECKPOINT, TOKENIZER, WIDTH
 
 # What imports SAT is imported where a model is built: a file that is no model is told sooner.
 
-AUTOENCODER_NAMES = ("encoder.", "decoder.")
+_AUTOENCODER_NAMES = ("encoder.", "decoder.")
 # Where an autoencoder's names are: in a whole model, in SAT's training of one (the averaged weights
 # first), alone.
-AUTOENCODER_PREFIXES = (
+_AUTOENCODER_PREFIXES = (
     official.PUBLISHED_AUTOENCODER,
     "autoencoder_ema.ema_model.",
     "autoencoder.",
     "",
 )
-AUTOENCODER_FRAMES = 16  # of a window of an autoencoder alone, as in mge_vae_16k.json
-MOST_AUDIO_CHANNELS = 8  # with more, the autoencoder is one of patches of samples
+_AUTOENCODER_FRAMES = 16  # of a window of an autoencoder alone, as in mge_vae_16k.json
+_MOST_AUDIO_CHANNELS = 8  # with more, the autoencoder is one of patches of samples
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ class Unseen:
 
 def by_prefix(found: Mapping[str, Tensor]) -> Iterator[StateDict]:
     """What an autoencoder may be: the tensors under each known prefix, without it."""
-    for prefix in AUTOENCODER_PREFIXES:
+    for prefix in _AUTOENCODER_PREFIXES:
         yield {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
 
 
 def autoencoder_weights(found: Mapping[str, Tensor]) -> StateDict | None:
     """An autoencoder's tensors without prefix, the averaged ones of a training; None if not one."""
     for bare in by_prefix(found):
-        parts = {k: v for k, v in bare.items() if k.startswith(AUTOENCODER_NAMES)}
-        if all(any(k.startswith(name) for k in parts) for name in AUTOENCODER_NAMES):
+        parts = {k: v for k, v in bare.items() if k.startswith(_AUTOENCODER_NAMES)}
+        if all(any(k.startswith(name) for k in parts) for name in _AUTOENCODER_NAMES):
             bottleneck = {k: v for k, v in bare.items() if k.startswith("bottleneck.")}
             return official.old_weight_norm(parts | bottleneck)
     return None
@@ -105,7 +105,7 @@ def autoencoder_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[st
     section = _autoencoder(weights, unseen)
     config["model"] |= section
     config |= {"sample_rate": unseen.sample_rate, "audio_channels": section["io_channels"]}
-    config["sample_size"] = AUTOENCODER_FRAMES * section["downsampling_ratio"]
+    config["sample_size"] = _AUTOENCODER_FRAMES * section["downsampling_ratio"]
     return config
 
 
@@ -143,7 +143,7 @@ def _autoencoder(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any
     encoder = asdict(_sizes(official.encoder_sizes, weights))
     decoder = asdict(_sizes(official.decoder_sizes, weights))
     latent_dim, io_channels = decoder["latent_dim"], encoder["io_channels"]
-    if io_channels > MOST_AUDIO_CHANNELS:
+    if io_channels > _MOST_AUDIO_CHANNELS:
         raise CheckpointError(
             f"an autoencoder of {io_channels} channels, patches of samples; no tensor "
             "shows how they are made, so its own config is needed"
@@ -172,20 +172,20 @@ def _sizes(read: Any, weights: Mapping[str, Tensor]) -> Any:
         raise CheckpointError(f"tensors of another network ({error})") from error
 
 
-PARTS = (
+_PARTS = (
     official.OUR_NETWORK,
     official.PUBLISHED_AUTOENCODER,
 )  # what a three-track model's names start with
-AUTOENCODER_KINDS = (  # of what an autoencoder can be taken out
+_AUTOENCODER_KINDS = (  # of what an autoencoder can be taken out
     foreign.AUTOENCODER,
     foreign.INNER_AUTOENCODER,
     foreign.AUTOENCODER_TRAINING,
 )
-SHOWN = 3  # names of tensors left out
+_SHOWN = 3  # names of tensors left out
 
 
 @dataclass(frozen=True)
-class Imported:
+class _Imported:
     """Weights under our names, the SAT model config that they fit, and what was not taken."""
 
     name: str  # what it is
@@ -210,15 +210,15 @@ class Imported:
             seconds = config["sample_size"] / config["sample_rate"]
             lines.append(f"window: {config['sample_size']} samples, {seconds:.2f} s")
         if self.left_out:
-            more = ", ..." if len(self.left_out) > SHOWN else ""
-            named = ", ".join(self.left_out[:SHOWN])
+            more = ", ..." if len(self.left_out) > _SHOWN else ""
+            named = ", ".join(self.left_out[:_SHOWN])
             lines.append(f"left out: {len(self.left_out)} other tensors ({named}{more})")
         return lines
 
 
 def import_checkpoint(
     path: Path, unseen: Unseen | None = None, autoencoder_only: bool = False
-) -> Imported:
+) -> _Imported:
     """Read a published three-track model, or an autoencoder alone; anything else raises.
 
     `autoencoder_only` takes the autoencoder out of a whole model, published or of this plugin.
@@ -229,7 +229,7 @@ def import_checkpoint(
         if kind is foreign.PUBLISHED and not autoencoder_only:
             return _import_model(found, unseen)
         whole = (foreign.PUBLISHED, foreign.OURS) if autoencoder_only else ()
-        if kind in (*AUTOENCODER_KINDS, *whole):
+        if kind in (*_AUTOENCODER_KINDS, *whole):
             return _import_autoencoder(found, unseen)
         raise CheckpointError(_not_importable(kind, found))
 
@@ -241,21 +241,21 @@ def _not_importable(kind: foreign.Kind | None, found: Mapping[str, Tensor]) -> s
         return f"{kind.name}, expected the published three-track model; {kind.advice}"
     return (
         "neither the published three-track model nor an autoencoder, found tensors "
-        f"{', '.join(sorted(found)[:SHOWN])}"
+        f"{', '.join(sorted(found)[:_SHOWN])}"
     )
 
 
-def _import_model(found: Mapping[str, Tensor], unseen: Unseen) -> Imported:
+def _import_model(found: Mapping[str, Tensor], unseen: Unseen) -> _Imported:
     named = official.from_official(found)
-    weights = {key: value for key, value in named.items() if key.startswith(PARTS)}
+    weights = {key: value for key, value in named.items() if key.startswith(_PARTS)}
     config = model_config(weights, unseen)
     model = check_fit(config, weights)
     parts = {"network": model.model, "autoencoder": model.pretransform}
     left_out = sorted(named.keys() - weights.keys())
-    return Imported(foreign.PUBLISHED.name, weights, config, left_out, _parameters(parts))
+    return _Imported(foreign.PUBLISHED.name, weights, config, left_out, _parameters(parts))
 
 
-def _import_autoencoder(found: Mapping[str, Tensor], unseen: Unseen) -> Imported:
+def _import_autoencoder(found: Mapping[str, Tensor], unseen: Unseen) -> _Imported:
     weights = autoencoder_weights(found)
     if weights is None:
         raise CheckpointError("half an autoencoder: expected an encoder and a decoder")
@@ -263,7 +263,7 @@ def _import_autoencoder(found: Mapping[str, Tensor], unseen: Unseen) -> Imported
     model = check_fit(config, weights)
     taken = {id(value) for value in weights.values()}
     left_out = sorted(key for key, value in found.items() if id(value) not in taken)
-    return Imported(
+    return _Imported(
         "an autoencoder", weights, config, left_out, _parameters({"autoencoder": model})
     )
 
@@ -285,12 +285,12 @@ def export_official(path: Path, out: Path) -> int:
     kind = foreign.kind_of_file(path, found)
     with _naming(path):
         if kind is foreign.OURS:
-            weights = {key: value for key, value in found.items() if key.startswith(PARTS)}
+            weights = {key: value for key, value in found.items() if key.startswith(_PARTS)}
             named = official.to_official(weights)
-        elif kind in AUTOENCODER_KINDS:
+        elif kind in _AUTOENCODER_KINDS:
             named = autoencoder_weights(found)
         else:
-            what = kind.name if kind else f"found tensors {', '.join(sorted(found)[:SHOWN])}"
+            what = kind.name if kind else f"found tensors {', '.join(sorted(found)[:_SHOWN])}"
             raise CheckpointError(f"not a model of this plugin, but {what}")
     with _written(out) as partial:
         torch.save({"state_dict": _separate(named)}, partial)

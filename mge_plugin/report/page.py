@@ -44,8 +44,8 @@ from mge_plugin.report.pictures import (
 
 logger = logging.getLogger(__name__)
 
-MINUS = "\N{MINUS SIGN}"
-METER_FLOOR_DB = -60.0  # left end of a level meter
+_MINUS = "\N{MINUS SIGN}"
+_METER_FLOOR_DB = -60.0  # left end of a level meter
 
 
 def format_db(level_db: float, unit: str = "dBFS") -> str:
@@ -53,7 +53,7 @@ def format_db(level_db: float, unit: str = "dBFS") -> str:
     if level_db == -math.inf:
         return "silent"
     number = round(level_db, 1) + 0.0  # no -0.0
-    return f"{f'{number:+.1f}' if number else '0.0'} {unit}".replace("-", MINUS)
+    return f"{f'{number:+.1f}' if number else '0.0'} {unit}".replace("-", _MINUS)
 
 
 def format_length(seconds: float) -> str:
@@ -71,25 +71,25 @@ def format_clock(seconds: float) -> str:
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
-def format_sample_rate(sample_rate: int) -> str:
+def _format_sample_rate(sample_rate: int) -> str:
     """'44.1 kHz'."""
     return f"{sample_rate / 1000:g} kHz"
 
 
-def format_channels(count: int) -> str:
+def _format_channels(count: int) -> str:
     """'mono', 'stereo' or '6 channels'."""
     return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
 
 
 def meter_percent(level_db: float) -> float:
     """Where `level_db` stands on a meter from METER_FLOOR_DB (0) to full scale (100)."""
-    share = 1 - max(level_db, METER_FLOOR_DB) / METER_FLOOR_DB
+    share = 1 - max(level_db, _METER_FLOOR_DB) / _METER_FLOOR_DB
     return round(100 * min(share, 1.0), 1)
 
 
 def is_number(cell: str) -> bool:
     """Whether a table cell is a number; '−3.1', '12 %' and '0.5 ± 0.1' are."""
-    head = cell.replace(MINUS, "-").split("±")[0].strip().rstrip("% ")
+    head = cell.replace(_MINUS, "-").split("±")[0].strip().rstrip("% ")
     try:
         float(head)
     except ValueError:
@@ -147,7 +147,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Card:
+class _Card:
     """A clip as the template shows it."""
 
     audio_uri: str
@@ -185,18 +185,18 @@ def render_page(page: Page) -> str:
             script_hash=_base64(hashlib.sha256(script.encode()).digest()),
             plot=_plot_insets(),
             colours=colour_stops(9),
-            scale=[f"{db:g} dB".replace("-", MINUS) for db in (FLOOR_DB, VMAX_DB)],
+            scale=[f"{db:g} dB".replace("-", _MINUS) for db in (FLOOR_DB, VMAX_DB)],
         )
     )
 
 
-def make_card(clip: Clip) -> Card:
+def _make_card(clip: Clip) -> _Card:
     """Measure, draw and encode `clip`."""
     name = f"clip {clip.title!r}"
     audio = checked_audio(clip.audio, name)
     sample_rate = checked_sample_rate(clip.sample_rate, name)
     flac, gain = encode_flac(audio, sample_rate)
-    return Card(
+    return _Card(
         audio_uri=f"data:audio/flac;base64,{_base64(flac)}",
         picture_uri=f"data:image/png;base64,{_base64(spectrogram_png(audio, sample_rate))}",
         n_channels=audio.shape[0],
@@ -236,14 +236,14 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        card=make_card,
-        channels=format_channels,
+        card=_make_card,
+        channels=_format_channels,
         clock=format_clock,
         db=format_db,
         duration=format_length,
         is_finite=math.isfinite,
         meter=meter_percent,
         numeric_columns=_numeric_columns,
-        rate=format_sample_rate,
+        rate=_format_sample_rate,
     )
     return environment

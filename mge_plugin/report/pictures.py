@@ -25,8 +25,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 from scipy.fft import next_fast_len
 
-MAX_CHANNELS = 8  # FLAC holds no more
-FULL_SCALE = 32768  # 16-bit steps from 0 to 1
+_MAX_CHANNELS = 8  # FLAC holds no more
+_FULL_SCALE = 32768  # 16-bit steps from 0 to 1
 
 
 def checked_audio(audio: np.ndarray, name: str = "audio") -> np.ndarray:
@@ -38,9 +38,9 @@ def checked_audio(audio: np.ndarray, name: str = "audio") -> np.ndarray:
         raise ValueError(
             f"{name}: shape is {np.shape(audio)}, expected (channels, samples), 1 or more each"
         )
-    if len(channels_first) > MAX_CHANNELS:
+    if len(channels_first) > _MAX_CHANNELS:
         raise ValueError(
-            f"{name}: {len(channels_first)} channels, expected {MAX_CHANNELS} or fewer; "
+            f"{name}: {len(channels_first)} channels, expected {_MAX_CHANNELS} or fewer; "
             "is the audio (samples, channels)?"
         )
     channels_first = channels_first.astype(np.float32)
@@ -62,8 +62,8 @@ def encode_flac(audio: np.ndarray, sample_rate: int) -> tuple[bytes, float]:
     gain (at most 1.0) that was applied.
     """
     gain = 1.0 / max(1.0, float(np.abs(audio).max()))
-    steps = np.rint(audio.astype(np.float64) * gain * FULL_SCALE)
-    steps = np.clip(steps, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    steps = np.rint(audio.astype(np.float64) * gain * _FULL_SCALE)
+    steps = np.clip(steps, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
     file = io.BytesIO()
     soundfile.write(file, steps.T, sample_rate, format="FLAC", subtype="PCM_16")
     return file.getvalue(), gain
@@ -98,14 +98,14 @@ def decibels(amplitude: float) -> float:
 
 
 N_MELS = 128
-WINDOW_S = 0.064  # tells two notes a semitone apart from about 500 Hz on
+_WINDOW_S = 0.064  # tells two notes a semitone apart from about 500 Hz on
 FLOOR_DB, VMAX_DB = -90.0, -10.0  # music seldom has more in one band
 WIDTH, HEIGHT = 840, 340  # pixels, two a CSS pixel in a card of a three-column page
-DPI = 192
-MARGINS = {"left": 64, "right": 34, "bottom": 50, "top": 16}  # pixels around the plot
-COLOUR_MAP = "magma"
-AXIS_COLOUR = "#cfc8dc"
-TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
+_DPI = 192
+_MARGINS = {"left": 64, "right": 34, "bottom": 50, "top": 16}  # pixels around the plot
+_COLOUR_MAP = "magma"
+_AXIS_COLOUR = "#cfc8dc"
+_TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 
 
 def mel_spectrogram(
@@ -147,12 +147,12 @@ def spectrogram_png(
     samples = checked_audio(audio)
     hop_length = _hop_length(samples.shape[-1], sample_rate, width)
     mel = mel_spectrogram(samples, sample_rate, hop_length=hop_length, floor_db=floor_db)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=colour_stops(1)[0])
+    figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=colour_stops(1)[0])
     axes = figure.add_axes(plot_box(width, height))
     frame_edges = (np.array([0, mel.shape[1]]) - 0.5) * hop_length / sample_rate
     axes.imshow(
         mel,
-        cmap=COLOUR_MAP,
+        cmap=_COLOUR_MAP,
         vmin=floor_db,
         vmax=vmax_db,
         origin="lower",
@@ -166,21 +166,21 @@ def spectrogram_png(
 
 def plot_box(width: int = WIDTH, height: int = HEIGHT) -> tuple[float, float, float, float]:
     """Left, bottom, width and height of the plot as shares of the picture, origin bottom left."""
-    across = width - MARGINS["left"] - MARGINS["right"]
-    up = height - MARGINS["bottom"] - MARGINS["top"]
+    across = width - _MARGINS["left"] - _MARGINS["right"]
+    up = height - _MARGINS["bottom"] - _MARGINS["top"]
     if across < 1 or up < 1:
-        raise ValueError(f"a picture of {width} x {height} pixels has no room beside {MARGINS}")
-    return MARGINS["left"] / width, MARGINS["bottom"] / height, across / width, up / height
+        raise ValueError(f"a picture of {width} x {height} pixels has no room beside {_MARGINS}")
+    return _MARGINS["left"] / width, _MARGINS["bottom"] / height, across / width, up / height
 
 
 def colour_stops(count: int) -> list[str]:
     """`count` colours of the map, from the darkest on, as '#rrggbb'."""
-    colour_map = matplotlib.colormaps[COLOUR_MAP]
+    colour_map = matplotlib.colormaps[_COLOUR_MAP]
     return [to_hex(colour_map(share)) for share in np.linspace(0, 1, count)]
 
 
 def _window_length(sample_rate: int) -> int:
-    return next_fast_len(max(16, round(WINDOW_S * sample_rate)), real=True)
+    return next_fast_len(max(16, round(_WINDOW_S * sample_rate)), real=True)
 
 
 def _hop_length(n_samples: int, sample_rate: int, width: int) -> int:
@@ -207,7 +207,7 @@ def _draw_time_axis(axes: Axes, duration_s: float) -> None:
 def _draw_frequency_axis(axes: Axes, sample_rate: int) -> None:
     """Put the ticks where the mel filters centred on them are drawn."""
     edges = librosa.mel_frequencies(N_MELS + 2, fmin=0.0, fmax=sample_rate / 2)
-    ticks = [hz for hz in TICKS_HZ if hz < 0.95 * sample_rate / 2]
+    ticks = [hz for hz in _TICKS_HZ if hz < 0.95 * sample_rate / 2]
     places = np.interp(ticks, edges, np.arange(N_MELS + 2) - 0.5)
     labels = [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in ticks]
     axes.set_yticks(places, labels)
@@ -216,7 +216,7 @@ def _draw_frequency_axis(axes: Axes, sample_rate: int) -> None:
 
 
 def _style(axes: Axes) -> None:
-    axes.tick_params(colors=AXIS_COLOUR, labelsize=7.5, length=2.5, width=0.5, pad=2)
+    axes.tick_params(colors=_AXIS_COLOUR, labelsize=7.5, length=2.5, width=0.5, pad=2)
     axes.spines[:].set_visible(False)
 
 
@@ -260,7 +260,7 @@ def spectrogram_panels_png(
     for place, (name, audio) in enumerate(panels.items()):
         png = spectrogram_png(audio, sample_rate, width=width, height=PANEL_HEIGHT)
         middle = place * height + TITLE_HEIGHT // 2
-        draw.text((TITLE_HEIGHT // 2, middle), name, fill=AXIS_COLOUR, font=font, anchor="lm")
+        draw.text((TITLE_HEIGHT // 2, middle), name, fill=_AXIS_COLOUR, font=font, anchor="lm")
         picture.paste(Image.open(io.BytesIO(png)), (0, place * height + TITLE_HEIGHT))
     file = io.BytesIO()
     picture.save(file, format="PNG", optimize=True)

@@ -55,10 +55,10 @@ from mge_plugin.standins.mel_autoencoder import MelDecoder, MelEncoder
 from mge_plugin.standins.text_audio import TextAudio, to_mono
 from mge_plugin.tracks import NUM_TRACKS, Track
 
-Batch = TypeVar("Batch")
+_Batch = TypeVar("_Batch")
 
 
-def open_loader(
+def _open_loader(
     dataset_config: Mapping[str, Any], model: Mapping[str, Any], batch_size: int, workers: int = 1
 ) -> DataLoader:
     """SAT's loader of a dataset config, for what a model config takes."""
@@ -73,12 +73,12 @@ def open_loader(
     )
 
 
-def first(batches: Iterable[Batch], count: int) -> list[Batch]:
+def first(batches: Iterable[_Batch], count: int) -> list[_Batch]:
     """So many of them, fewer if there are no more; a list, so that progress knows its length."""
     return [batch for _, batch in zip(range(count), batches, strict=False)]
 
 
-def endless(loader: DataLoader) -> Iterator[Any]:
+def _endless(loader: DataLoader) -> Iterator[Any]:
     """Epoch after epoch, each shuffled anew."""
     epoch = 0
     while True:
@@ -88,7 +88,7 @@ def endless(loader: DataLoader) -> Iterator[Any]:
         epoch += 1
 
 
-def write_weights(weights: Mapping[str, Tensor], path: Path) -> Path:
+def _write_weights(weights: Mapping[str, Tensor], path: Path) -> Path:
     """As safetensors, whole or not at all."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with written_whole(path) as partial:
@@ -96,7 +96,7 @@ def write_weights(weights: Mapping[str, Tensor], path: Path) -> Path:
     return path
 
 
-STATE = "training"  # the checkpoint in the output folder that a stopped run goes on from
+_STATE = "training"  # the checkpoint in the output folder that a stopped run goes on from
 
 
 def fit_denoiser(
@@ -121,9 +121,9 @@ def fit_denoiser(
     model = models.create_model_from_config(model_config)
     _load(model, weights)
     wrapper = training.create_training_wrapper_from_config(model_config, model)
-    loader = open_loader(dataset_config, model_config, batch_size, workers)
+    loader = _open_loader(dataset_config, model_config, batch_size, workers)
     keeper = ModelCheckpoint(
-        out, filename=STATE, every_n_train_steps=every, enable_version_counter=False
+        out, filename=_STATE, every_n_train_steps=every, enable_version_counter=False
     )
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
@@ -136,7 +136,7 @@ def fit_denoiser(
         enable_model_summary=False,
         enable_progress_bar=True,
     )
-    state = out / f"{STATE}.ckpt"
+    state = out / f"{_STATE}.ckpt"
     trainer.fit(wrapper, loader, ckpt_path=str(state) if state.exists() else None)
     return export(wrapper.to("cpu"), model_config, out)
 
@@ -174,7 +174,7 @@ def _load(model: MGEModel, path: Path) -> None:
 
 
 @dataclass
-class Moments:
+class _Moments:
     """Sums of features and of their products, in double precision."""
 
     count: int
@@ -182,7 +182,7 @@ class Moments:
     products: Tensor  # (features, features)
 
     @classmethod
-    def zero(cls, features: int) -> "Moments":
+    def zero(cls, features: int) -> "_Moments":
         """Of nothing."""
         double = torch.float64
         return cls(0, torch.zeros(features, dtype=double), torch.zeros(features, features).double())
@@ -201,7 +201,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class MelFit:
+class _MelFit:
     """What a fit came to."""
 
     frames: int  # latent frames it was fitted to
@@ -223,13 +223,13 @@ def create_mel_autoencoder(config: Mapping[str, Any]) -> AudioAutoencoder:
 
 
 @torch.no_grad()
-def fit_mel(model: AudioAutoencoder, batches: Iterable[Tensor], whitening: float) -> MelFit:
+def fit_mel(model: AudioAutoencoder, batches: Iterable[Tensor], whitening: float) -> _MelFit:
     """Set both matrices from `batches` (b, channel, samples) of audio."""
     if not 0 <= whitening <= 1:
         raise ConfigError(f"whitening: expected 0 to 1, found {whitening}")
     encoder, decoder = model.encoder, model.decoder
     size = encoder.config.latent_dim
-    moments = Moments.zero(encoder.config.features)
+    moments = _Moments.zero(encoder.config.features)
     for audio in tqdm(batches, desc="fitting", unit="batch"):
         moments.add(encoder.features(audio).flatten(0, 1))
     if moments.count <= size:
@@ -243,7 +243,7 @@ def fit_mel(model: AudioAutoencoder, batches: Iterable[Tensor], whitening: float
     decoder.synthesis.copy_(components[:, :size] / scales)
     encoder.mean.copy_(mean)
     decoder.mean.copy_(mean)
-    return MelFit(moments.count, float(variances[:size].sum() / variances.sum()))
+    return _MelFit(moments.count, float(variances[:size].sum() / variances.sum()))
 
 
 def fit_mel_file(
@@ -254,18 +254,18 @@ def fit_mel_file(
     windows: int,
     whitening: float,
     batch_size: int = 8,
-) -> MelFit:
+) -> _MelFit:
     """Fit the autoencoder of `config` to windows of single tracks and write its weights."""
     model = create_mel_autoencoder(config)
-    loader = open_loader(dataset_config, config, batch_size)
+    loader = _open_loader(dataset_config, config, batch_size)
     audio = first((reals for reals, _ in loader), -(-windows // batch_size))
     fit = fit_mel(model, audio, whitening)
-    write_weights(model.state_dict(), path)
+    _write_weights(model.state_dict(), path)
     return fit
 
 
-START = 2.6  # logarithm of the first temperature's inverse; CLIP's
-AUDIBLE = 1e-3  # RMS of a sound that is learned from
+_START = 2.6  # logarithm of the first temperature's inverse; CLIP's
+_AUDIBLE = 1e-3  # RMS of a sound that is learned from
 
 
 def contrastive_loss(sounds: Tensor, texts: Tensor, names: Sequence[str], scale: Tensor) -> Tensor:
@@ -287,7 +287,7 @@ def pairs_of(
         if asked is not None and asked.has_text:
             named[Track.SOURCE] = asked.text
         for track, text in named.items():
-            if audio[track].square().mean().sqrt() > AUDIBLE:
+            if audio[track].square().mean().sqrt() > _AUDIBLE:
                 sounds.append(audio[track].mean(dim=0))
                 texts.append(text)
     return sounds, texts
@@ -298,7 +298,7 @@ def fit_text_audio(
 ) -> float:
     """Train in place for `steps` batches of triplets; the last loss, averaged over some steps."""
     embedder.requires_grad_(True)
-    scale = nn.Parameter(torch.tensor(START, device=embedder.texts.words.weight.device))
+    scale = nn.Parameter(torch.tensor(_START, device=embedder.texts.words.weight.device))
     parameters = [*embedder.parameters(), scale]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
@@ -348,7 +348,7 @@ def fit_text_audio_file(
     torch.manual_seed(seed)
     key, embedder = create_text_audio(config)
     embedder.to(device)
-    batches = endless(open_loader(dataset_config, config, batch_size))
+    batches = _endless(_open_loader(dataset_config, config, batch_size))
     loss = fit_text_audio(embedder, batches, config["sample_rate"], steps, key)
-    write_weights(embedder.state_dict(), path)
+    _write_weights(embedder.state_dict(), path)
     return loss

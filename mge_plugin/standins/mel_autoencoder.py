@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.models.dit import Float32Module
 
-TINY = 1e-8  # keeps quotients finite
-MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin et al. 2013)
+_TINY = 1e-8  # keeps quotients finite
+_MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin et al. 2013)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class MelSpectrogram(Float32Module):
         """The signal (b, samples) whose STFT is nearest to (b, bins, frames)."""
         frames = torch.fft.irfft(spectrum, n=self.config.n_fft, dim=1) * self.window[:, None]
         weight = self.window.square()[None, :, None].expand(1, -1, spectrum.shape[-1])
-        return self._overlap_add(frames) / self._overlap_add(weight).clamp_min(TINY)
+        return self._overlap_add(frames) / self._overlap_add(weight).clamp_min(_TINY)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """Windows (b, n_fft, frames) to (b, samples)."""
@@ -122,12 +122,12 @@ class MelSpectrogram(Float32Module):
         (Richardson-Lucy, Lee and Seung's update for the Kullback-Leibler divergence).
         """
         power = (log_mel.exp() - self.config.floor).clamp_min(0.0)
-        per_bin = self.bands.sum(dim=0)[:, None].clamp_min(TINY)
+        per_bin = self.bands.sum(dim=0)[:, None].clamp_min(_TINY)
         estimate = self.bands.T @ (power / self.bands.sum(dim=1)[:, None]) / per_bin
         for _ in range(self.config.inversions):
-            quotient = (power + TINY) / (self.bands @ estimate + TINY)
+            quotient = (power + _TINY) / (self.bands @ estimate + _TINY)
             estimate = estimate * (self.bands.T @ quotient) / per_bin
-        return estimate.clamp_min(0.0).add(TINY**2).sqrt()
+        return estimate.clamp_min(0.0).add(_TINY**2).sqrt()
 
     def griffin_lim(self, magnitudes: Tensor) -> Tensor:
         """A signal (b, samples) of such magnitudes (b, bins, frames); the same at every call.
@@ -143,8 +143,8 @@ class MelSpectrogram(Float32Module):
         phases, previous = torch.ones_like(magnitudes, dtype=torch.complex64), 0.0
         for _ in range(self.config.iterations):
             rebuilt = self.stft(self.istft(magnitudes * phases))
-            phases = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous
-            phases, previous = phases / phases.abs().clamp_min(TINY), rebuilt
+            phases = rebuilt - _MOMENTUM / (1 + _MOMENTUM) * previous
+            phases, previous = phases / phases.abs().clamp_min(_TINY), rebuilt
         return phases
 
 
@@ -187,12 +187,12 @@ class MelDecoder(Float32Module):
         return rearrange(audio, "(b c) s -> b c s", c=channels).to(latents.dtype)
 
 
-def create_encoder(encoder_config: Mapping[str, Any]) -> MelEncoder:
+def _create_encoder(encoder_config: Mapping[str, Any]) -> MelEncoder:
     """From SAT's section `encoder`."""
     return MelEncoder(_section(encoder_config, "encoder"))
 
 
-def create_decoder(decoder_config: Mapping[str, Any]) -> MelDecoder:
+def _create_decoder(decoder_config: Mapping[str, Any]) -> MelDecoder:
     """From SAT's section `decoder`."""
     return MelDecoder(_section(decoder_config, "decoder"))
 

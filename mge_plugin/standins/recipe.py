@@ -21,8 +21,8 @@ from minislakh import write_corpus
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "mge_dit_minislakh.json"  # of model_configs
-SEED = 42  # of the text-audio encoder's first weights, as `mge fit-text-audio` has it
+_CONFIG = "mge_dit_minislakh.json"  # of model_configs
+_SEED = 42  # of the text-audio encoder's first weights, as `mge fit-text-audio` has it
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Phase:
 # Users ask by label alone, and a source's own sound tells whether it is there at all. A mixture's
 # labels are heard too in the last phase, since new music is asked for by text.
 BY_LABEL: Mapping[str, Any] = {"conditioning": {"source": "text"}, "cfg_dropout_prob": 0.3}
-BY_TEXT: Mapping[str, Any] = {
+_BY_TEXT: Mapping[str, Any] = {
     **BY_LABEL,
     "conditioning": {"mixture": "mix", "submixture": "mix", "source": "text"},
 }
-MUSIC: Mapping[str, float] = {"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5}
-MORE_MUSIC: Mapping[str, float] = {**MUSIC, "none": 2.5}
-PHASES = (
+_MUSIC: Mapping[str, float] = {"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5}
+_MORE_MUSIC: Mapping[str, float] = {**_MUSIC, "none": 2.5}
+_PHASES = (
     Phase("denoiser", steps=8000, rate=8e-4),
     Phase("by_label", steps=800, rate=3e-4, p_absent=0.4, training=BY_LABEL),
-    Phase("longer", steps=7500, rate=6e-4, p_absent=0.25, training=BY_LABEL, patterns=MUSIC),
-    Phase("by_text", steps=1200, rate=3e-4, p_absent=0.25, training=BY_TEXT, patterns=MORE_MUSIC),
+    Phase("longer", steps=7500, rate=6e-4, p_absent=0.25, training=BY_LABEL, patterns=_MUSIC),
+    Phase("by_text", steps=1200, rate=3e-4, p_absent=0.25, training=_BY_TEXT, patterns=_MORE_MUSIC),
 )
 
 
@@ -64,7 +64,7 @@ class RecipeSize:
     whitening: float = 0.5
     text_audio_steps: int = 1000
     text_audio_batch: int = 32
-    phases: tuple[Phase, ...] = PHASES  # of the denoiser
+    phases: tuple[Phase, ...] = _PHASES  # of the denoiser
     batch_size: int = 16
     precision: str = "bf16-mixed"
 
@@ -75,11 +75,11 @@ def make_weights(
     """Make everything in `work` and write `model.json` and `model.safetensors` (half) in `out`."""
     from mge_plugin.standins.fit import fit_denoiser, halve
 
-    size, config = size or RecipeSize(), read_json(shipped_file(f"model_configs/{CONFIG}"))
+    size, config = size or RecipeSize(), read_json(shipped_file(f"model_configs/{_CONFIG}"))
     corpus = write_corpus(
         work / "corpus", size.songs, size.seconds, seed, workers=os.cpu_count() or 1
     )
-    data = Corpus(corpus, work)
+    data = _Corpus(corpus, work)
     autoencoder = _once(
         work / "autoencoder.safetensors", lambda path: _fit_mel(config, data.tracks(), path, size)
     )
@@ -87,12 +87,12 @@ def make_weights(
         work / "text_audio.safetensors",
         lambda path: _fit_text_audio(config, data.triplets(), path, size, device),
     )
-    heard = with_text_audio(config, text_audio)
+    heard = _with_text_audio(config, text_audio)
     _encode(heard, autoencoder, data, work / "latents", device)
     weights = autoencoder
     for number, phase in enumerate(size.phases):
         trained = fit_denoiser(
-            of_phase(heard, phase, seed=number),
+            _of_phase(heard, phase, seed=number),
             data.latents(work / "latents", phase.p_absent, seed=number),
             weights,
             work / phase.name,
@@ -108,7 +108,7 @@ def make_weights(
 
 
 @dataclass(frozen=True)
-class Corpus:
+class _Corpus:
     """The dataset configs of one corpus."""
 
     path: Path
@@ -147,7 +147,7 @@ class Corpus:
         }
 
 
-def with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+def _with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
     """The model config whose text-audio encoder begins with these weights."""
     changed = copy.deepcopy(dict(config))
     for entry in changed["model"]["conditioning"]["configs"]:
@@ -155,7 +155,7 @@ def with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
     return changed
 
 
-def of_phase(config: Mapping[str, Any], phase: Phase, seed: int) -> dict[str, Any]:
+def _of_phase(config: Mapping[str, Any], phase: Phase, seed: int) -> dict[str, Any]:
     """The config that trains a phase; its learning rate ends low after the phase's last step."""
     changed = copy.deepcopy(dict(config))
     changed["training"] |= {"seed": seed, **phase.training}
@@ -201,12 +201,12 @@ def _fit_text_audio(
         steps=size.text_audio_steps,
         batch_size=size.text_audio_batch,
         device=device,
-        seed=SEED,
+        seed=_SEED,
     )
 
 
 def _encode(
-    config: Mapping[str, Any], autoencoder: Path, data: Corpus, store: Path, device: str
+    config: Mapping[str, Any], autoencoder: Path, data: _Corpus, store: Path, device: str
 ) -> None:
     import torch
 

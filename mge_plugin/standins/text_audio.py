@@ -22,12 +22,12 @@ from mge_plugin.models.checkpoints import CheckpointError, misfits, read_checkpo
 from mge_plugin.models.dit import Float32Module
 from mge_plugin.standins.hashed_words import STOP_WORDS
 
-SAMPLE_RATE = 16000  # Hz
+_SAMPLE_RATE = 16000  # Hz
 N_FFT, HOP = 1024, 320  # samples
-FLOOR = 1e-5
-LEVEL = 0.1  # RMS that a sound is brought to
-QUIETEST = 1e-4  # RMS below which it is not: silence stays silence
-PIECES = 3  # letters of the parts of words that are known besides whole words
+_FLOOR = 1e-5
+_LEVEL = 0.1  # RMS that a sound is brought to
+_QUIETEST = 1e-4  # RMS below which it is not: silence stays silence
+_PIECES = 3  # letters of the parts of words that are known besides whole words
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class TextAudio(Float32Module):
     def __init__(self, config: TextAudioConfig, width: int) -> None:
         super().__init__()
         self.config = config
-        self.sounds = SoundBranch(config, width)
-        self.texts = TextBranch(config, width)
+        self.sounds = _SoundBranch(config, width)
+        self.texts = _TextBranch(config, width)
         self.requires_grad_(False)
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class TextAudio(Float32Module):
         return stacked.to(examples[0][0].device)
 
 
-class SoundBranch(nn.Module):
+class _SoundBranch(nn.Module):
     """(b, samples) at 16 kHz to unit vectors (b, width).
 
     Log-mel bands, convolutions, then mean and maximum over time.
@@ -91,7 +91,7 @@ class SoundBranch(nn.Module):
 
     def __init__(self, config: TextAudioConfig, width: int) -> None:
         super().__init__()
-        mel = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=config.bands)
+        mel = librosa.filters.mel(sr=_SAMPLE_RATE, n_fft=N_FFT, n_mels=config.bands)
         self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
         channels = config.channels
@@ -107,15 +107,15 @@ class SoundBranch(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         level = audio.square().mean(dim=-1, keepdim=True).sqrt()
-        audio = torch.where(level > QUIETEST, audio * LEVEL / level.clamp_min(QUIETEST), audio)
+        audio = torch.where(level > _QUIETEST, audio * _LEVEL / level.clamp_min(_QUIETEST), audio)
         spectrum = torch.stft(
             audio, N_FFT, HOP, window=self.window, pad_mode="constant", return_complex=True
         )
-        heard = self.layers((self.mel @ spectrum.abs().square() + FLOOR).log() / 4 + 1)
+        heard = self.layers((self.mel @ spectrum.abs().square() + _FLOOR).log() / 4 + 1)
         return F.normalize(self.project(torch.cat([heard.mean(-1), heard.amax(-1)], 1)), dim=-1)
 
 
-class TextBranch(nn.Module):
+class _TextBranch(nn.Module):
     """Texts to unit vectors (text, width): the mean of what its words and their parts say."""
 
     def __init__(self, config: TextAudioConfig, width: int) -> None:
@@ -141,7 +141,7 @@ def _rows(text: str, count: int) -> list[int]:
 
 
 def _parts(word: str) -> list[str]:
-    return [word[i : i + PIECES] for i in range(len(word) - PIECES + 1)]
+    return [word[i : i + _PIECES] for i in range(len(word) - _PIECES + 1)]
 
 
 def open_text_audio(config: TextAudioConfig, width: int) -> TextAudio:
@@ -165,5 +165,5 @@ def open_text_audio(config: TextAudioConfig, width: int) -> TextAudio:
 def to_mono(audio: Tensor, rate: int) -> Tensor:
     """(samples,) float32 at 16 kHz, a window long or more."""
     mono = audio.float().mean(dim=0) if audio.ndim == 2 else audio.float()
-    mono = resample(mono, rate, SAMPLE_RATE)
+    mono = resample(mono, rate, _SAMPLE_RATE)
     return F.pad(mono, (0, max(0, N_FFT - len(mono))))

@@ -17,18 +17,18 @@ from mge_plugin.models.mge import MGEModel
 from mge_plugin.prompts import Prompt, TrackPrompt, track_prompts
 from mge_plugin.tracks import NUM_TRACKS, Track
 
-Mode = Literal["audio", "text", "mix", "none"]
+_Mode = Literal["audio", "text", "mix", "none"]
 
 
 @dataclass(frozen=True)
 class ConditioningModes:
     """`training.conditioning`: what each track is asked by; without a CLAP all is by text."""
 
-    mixture: Mode = "audio"  # its own sound; paper: audio
-    submixture: Mode = "audio"  # its own sound; paper: audio
-    source: Mode = "mix"  # sound and label, weight uniform per item; paper: mix
+    mixture: _Mode = "audio"  # its own sound; paper: audio
+    submixture: _Mode = "audio"  # its own sound; paper: audio
+    source: _Mode = "mix"  # sound and label, weight uniform per item; paper: mix
 
-    def of(self, track: Track, hears: bool) -> Mode:
+    def of(self, track: Track, hears: bool) -> _Mode:
         """A track's mode; a conditioner that does not hear goes by the label."""
         mode = getattr(self, track.label)
         return mode if hears or mode == "none" else "text"

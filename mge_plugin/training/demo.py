@@ -39,11 +39,11 @@ from mge_plugin.training.wrapper import DemoConfig, training_config
 
 logger = logging.getLogger(__name__)
 
-SEED = 0  # of every demo's noise: two steps of a run differ by what was learned alone
+_SEED = 0  # of every demo's noise: two steps of a run differ by what was learned alone
 
 
 @dataclass(frozen=True)
-class DemoItems:
+class _DemoItems:
     """Items of the held-out set; the same all through a run."""
 
     latents: Tensor  # (b, k, c, n)
@@ -51,7 +51,7 @@ class DemoItems:
     metadata: Sequence[Mapping[str, Any]]
 
 
-def first_batch(loader: Iterable, count: int) -> tuple[Tensor, Sequence[Mapping[str, Any]]]:
+def _first_batch(loader: Iterable, count: int) -> tuple[Tensor, Sequence[Mapping[str, Any]]]:
     """The set's first items, read in this process.
 
     Without a validation set the loader is the one that training iterates at the same time: to ask
@@ -63,19 +63,19 @@ def first_batch(loader: Iterable, count: int) -> tuple[Tensor, Sequence[Mapping[
     return next(iter(loader))
 
 
-def demo_items(module: Any, loader: Iterable, count: int) -> DemoItems:
+def demo_items(module: Any, loader: Iterable, count: int) -> _DemoItems:
     """Up to `count` items, as the training wrapper `module` encodes them."""
-    reals, metadata = first_batch(loader, count)
+    reals, metadata = _first_batch(loader, count)
     latents = module.encode(reals.to(module.device))[:count]
     if module.pre_encoded:
         audio = decode_tracks(module.diffusion.pretransform, latents)
     else:
         audio = rearrange(reals[:count], "b (k c) s -> b k c s", k=NUM_TRACKS)
-    return DemoItems(latents, audio.cpu(), metadata[:count])
+    return _DemoItems(latents, audio.cpu(), metadata[:count])
 
 
 def sample_task(
-    module: Any, task: Task, items: DemoItems, schedule: Tensor, cfg_scale: float
+    module: Any, task: Task, items: _DemoItems, schedule: Tensor, cfg_scale: float
 ) -> Tensor:
     """The task's prompted track of each item, (b, channels, samples) on the CPU.
 
@@ -85,7 +85,7 @@ def sample_task(
     given = None if task.given is None else Given.track(task.given, items.latents[:, task.given])
     conditioning = model.conditioner(_prompts(model, task, items), module.device)
     embeddings = model.embeddings(conditioning)
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator().manual_seed(_SEED)
     noise = torch.randn(items.latents.shape, generator=generator, dtype=torch.float32)
     latents = denoise_tracks(
         network, noise.to(module.device), embeddings, given, schedule, cfg_scale
@@ -93,7 +93,7 @@ def sample_task(
     return decode_tracks(model.pretransform, latents[:, [task.prompted]])[:, 0].cpu()
 
 
-def _prompts(model: Any, task: Task, items: DemoItems) -> list[dict[str, Any]]:
+def _prompts(model: Any, task: Task, items: _DemoItems) -> list[dict[str, Any]]:
     """The text of the prompted track alone, by the conditioners' ids."""
     prompts = []
     for item in items.metadata:
@@ -106,7 +106,7 @@ def _prompts(model: Any, task: Task, items: DemoItems) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def undisturbed(device: torch.device, *modules: nn.Module) -> Iterator[None]:
+def _undisturbed(device: torch.device, *modules: nn.Module) -> Iterator[None]:
     """Evaluate `modules`, then put their modes and the random generators back as they were."""
     devices = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
@@ -140,10 +140,10 @@ def _to_tensorboard(logger: TensorBoardLogger, wav: Path, png: Path, name: str, 
     logger.experiment.add_image(f"{name}_spectrogram", pixels, step, dataformats="HWC")
 
 
-GAP = 0.25  # seconds of silence between the items of a demo file
+_GAP = 0.25  # seconds of silence between the items of a demo file
 
 
-class MGEDemoCallback(pl.Callback):
+class _MGEDemoCallback(pl.Callback):
     """Every `demo_every` steps, one file a task and guidance scale: all items one after another.
 
     Files go to `demos/` in the run's folder, and to the loggers if there are any. Demos are made by
@@ -156,7 +156,7 @@ class MGEDemoCallback(pl.Callback):
         self.config = config
         self.demo_dl = demo_dl
         self.sample_rate = sample_rate
-        self.items: DemoItems | None = None
+        self.items: _DemoItems | None = None
         self.last_step = -1
         self.failures: set[str] = set()
 
@@ -184,7 +184,7 @@ class MGEDemoCallback(pl.Callback):
         model = module.diffusion
         evaluated = (ema_model(module), model.pretransform, model.conditioner)
         schedule = linear_schedule(self.config.demo_steps)
-        with undisturbed(module.device, *evaluated), trainer.precision_plugin.forward_context():
+        with _undisturbed(module.device, *evaluated), trainer.precision_plugin.forward_context():
             if self.items is None:
                 self.items = demo_items(module, self.demo_dl, self.config.num_demos)
             for name, task in TASKS.items():
@@ -204,7 +204,7 @@ class MGEDemoCallback(pl.Callback):
 
     def _in_a_row(self, audio: Tensor) -> np.ndarray:
         """(b, channels, samples) to (channels, samples), a gap after each item."""
-        gap = torch.zeros(*audio.shape[:2], int(GAP * self.sample_rate))
+        gap = torch.zeros(*audio.shape[:2], int(_GAP * self.sample_rate))
         row = rearrange(torch.cat([audio.float(), gap], dim=2), "b c s -> c (b s)")
         return np.ascontiguousarray(row.numpy())
 
@@ -239,15 +239,15 @@ def _folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.default_root_dir) / "demos"
 
 
-def create_mge_demo_callback(
+def _create_mge_demo_callback(
     model_config: Mapping[str, Any], demo_dl: Iterable, **_: Any
-) -> MGEDemoCallback:
+) -> _MGEDemoCallback:
     """Build the demo callback as SAT's `create_demo_callback_from_config` is called."""
     demo = training_config(model_config).demo
-    return MGEDemoCallback(demo, demo_dl, model_config["sample_rate"])
+    return _MGEDemoCallback(demo, demo_dl, model_config["sample_rate"])
 
 
-def create_mge_metrics_callback(model_config: Mapping[str, Any], **_: Any) -> pl.Callback:
+def _create_mge_metrics_callback(model_config: Mapping[str, Any], **_: Any) -> pl.Callback:
     """SAT 0.0.20 scores text-to-audio while training; tracks are judged by validation and demos."""
     if model_config.get("training", {}).get("metrics"):
         logger.warning("training.metrics: SAT's text-to-audio metrics are not run for mge_dit")

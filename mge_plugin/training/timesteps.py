@@ -11,9 +11,9 @@ from mge_plugin.config import ConfigError
 from mge_plugin.tracks import NUM_TRACKS, Track
 from mge_plugin.training.randomness import ItemRandomness
 
-Spread = Literal["uniform", "stratified", "quasi_random"]
+_Spread = Literal["uniform", "stratified", "quasi_random"]
 PATTERNS = ("none", *(track.label for track in Track))  # by what is given
-GOLDEN = (5**0.5 - 1) / 2  # multiples of it fill [0, 1) evenly, however many they are
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it fill [0, 1) evenly, however many they are
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TimestepConfig:
 
     t_min: float = 0.02  # lowest level of a noised track; paper: 0.02
     patterns: PatternWeights = field(default_factory=PatternWeights)  # what is given how often
-    levels: Spread = "uniform"  # by itself, one a part of the batch, or even; paper: uniform
+    levels: _Spread = "uniform"  # by itself, one a part of the batch, or even; paper: uniform
     given_noise: float = 0.0  # highest level of a given track, told as 0; paper: 0
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ def draw_timesteps(config: TimestepConfig, draws: ItemRandomness, batch_size: in
     spread = {
         "uniform": lambda: uniform[:, 0],
         "stratified": lambda: (numbers % batch_size + uniform[:, 0]) / batch_size,
-        "quasi_random": lambda: (draws.seed * GOLDEN**2 + numbers * GOLDEN) % 1,
+        "quasi_random": lambda: (draws.seed * _GOLDEN**2 + numbers * _GOLDEN) % 1,
     }
     levels = config.t_min + (1 - config.t_min) * spread[config.levels]().float()
     shares = torch.tensor(config.patterns.values()).cumsum(0)
@@ -73,7 +73,7 @@ def fixed_timesteps(config: TimestepConfig, numbers: Sequence[int]) -> Tensor:
     """Levels (b, k) for validation: the patterns in turn, each at levels spread evenly."""
     patterns = [i for i, weight in enumerate(config.patterns.values()) if weight > 0]
     turns = torch.tensor([number // len(patterns) for number in numbers], dtype=torch.double)
-    levels = config.t_min + (1 - config.t_min) * ((0.5 + turns * GOLDEN) % 1).float()
+    levels = config.t_min + (1 - config.t_min) * ((0.5 + turns * _GOLDEN) % 1).float()
     pattern = torch.tensor([patterns[number % len(patterns)] for number in numbers])
     return _with_pattern(levels, pattern)
 

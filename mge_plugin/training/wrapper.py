@@ -78,8 +78,8 @@ def training_config(model_config: Mapping[str, Any]) -> TrainingConfig:
     return parse_section(TrainingConfig, model_config.get("training"), "training")
 
 
-PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
-VALIDATION_SEED = 0x5EED  # validation draws the same noise every time
+_PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
+_VALIDATION_SEED = 0x5EED  # validation draws the same noise every time
 
 Batch = tuple[Tensor, Sequence[Mapping[str, Any]]]
 
@@ -137,7 +137,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         The items take the patterns in turn, and nothing is dropped.
         """
         reals, metadata = batch
-        draws = self._randomness(VALIDATION_SEED, self.items_validated, len(metadata))
+        draws = self._randomness(_VALIDATION_SEED, self.items_validated, len(metadata))
         self.items_validated += len(metadata) * self.trainer.world_size
         t = fixed_timesteps(self.config.timesteps, draws.numbers)
         t = give_mixture(t, absent_sources(metadata), self.config.timesteps)
@@ -237,14 +237,14 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         if hasattr(super(), "on_save_checkpoint"):
             super().on_save_checkpoint(checkpoint)
         count_finished_batch(checkpoint)
-        checkpoint[PROGRESS] = {
+        checkpoint[_PROGRESS] = {
             "items_seen": self.items_seen,
             "batches_in_epoch": self.batches_in_epoch,
             "epoch": self.current_epoch,
         }
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        progress = checkpoint.get(PROGRESS)
+        progress = checkpoint.get(_PROGRESS)
         if progress is None:
             return  # a checkpoint of SAT's own wrapper, or unwrapping
         self.items_seen = progress["items_seen"]

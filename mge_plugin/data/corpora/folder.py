@@ -41,14 +41,14 @@ from mge_plugin.data.corpora.reader import (
 )
 from mge_plugin.data.songs import IndexReport, Part
 
-SUFFIXES = (".csv", ".jsonl")
-REQUIRED = ("song", "label", "path")
-COLUMNS = (*REQUIRED, "split", "stem")
+_SUFFIXES = (".csv", ".jsonl")
+_REQUIRED = ("song", "label", "path")
+_COLUMNS = (*_REQUIRED, "split", "stem")
 
 
 def is_manifest(path: Path) -> bool:
     """Whether a corpus's path names a list of files, not a folder."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in _SUFFIXES
 
 
 def audio_root(config: CorpusConfig) -> Path:
@@ -58,7 +58,7 @@ def audio_root(config: CorpusConfig) -> Path:
     return Path(config.path).expanduser().parent
 
 
-def find_listed(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+def _find_listed(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The songs in the order of their ids; a path that is not there or leads out is left out."""
     manifest = Path(config.path).expanduser()
     songs: dict[str, list[tuple[File, dict[str, str]]]] = defaultdict(list)
@@ -122,16 +122,16 @@ def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise ConfigError(f"{manifest}: cannot be read ({error})") from error
     read = _csv_rows if manifest.suffix.lower() == ".csv" else _json_rows
     for number, row in read(manifest, text):
-        missing = [name for name in REQUIRED if not row.get(name)]
+        missing = [name for name in _REQUIRED if not row.get(name)]
         if missing:
             raise ConfigError(f"{manifest}:{number}: missing {', '.join(missing)}")
-        yield number, {name: str(row[name]) for name in COLUMNS if row.get(name)}
+        yield number, {name: str(row[name]) for name in _COLUMNS if row.get(name)}
 
 
 def _csv_rows(manifest: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(text.splitlines())
     for name in reader.fieldnames or ():
-        choose(f"{manifest}: column", name, dict.fromkeys(COLUMNS))
+        choose(f"{manifest}: column", name, dict.fromkeys(_COLUMNS))
     for row in reader:
         yield reader.line_num, row
 
@@ -145,13 +145,13 @@ def _json_rows(manifest: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]
         except ValueError as error:
             raise ConfigError(f"{manifest}:{number}: not valid JSON ({error})") from error
         if not isinstance(row, dict):
-            raise ConfigError(f"{manifest}:{number}: expected an object with {REQUIRED}")
+            raise ConfigError(f"{manifest}:{number}: expected an object with {_REQUIRED}")
         for name in row:
-            choose(f"{manifest}:{number}: key", name, dict.fromkeys(COLUMNS))
+            choose(f"{manifest}:{number}: key", name, dict.fromkeys(_COLUMNS))
         yield number, row
 
 
-def read_listed(place: Place) -> Found:
+def _read_listed(place: Place) -> Found:
     """The listed stems; lines of one stem are its parts."""
     report = IndexReport()
     labels: dict[str, str] = {}
@@ -163,15 +163,15 @@ def read_listed(place: Place) -> Found:
     return Found(tuple(stems), report=report)
 
 
-MIXTURES = {"mixture", "mix", "master", "linear_mixture"}
+_MIXTURES = {"mixture", "mix", "master", "linear_mixture"}
 AUDIO = {f".{name.lower()}" for name in sf.available_formats()} - {".raw"}
 AUDIO |= {".aif", ".aifc", ".oga", ".opus", ".rf64", *containers.SUFFIXES}
 
 
-def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The songs of all splits; files that are no audio are counted by their ending."""
     if is_manifest(Path(config.path)):
-        return find_listed(scanner, config)
+        return _find_listed(scanner, config)
     split_names = {path.name for path in scanner.folders(scanner.root)} & set(SPLITS)
     if split_names:
         folders = split_folders(scanner, config.split)
@@ -219,14 +219,14 @@ def _is_audio(file: File, report: IndexReport) -> bool:
     return ending in AUDIO
 
 
-def read_song(place: Place, config: CorpusConfig) -> Found:
+def _read_song(place: Place, config: CorpusConfig) -> Found:
     """Each file is a stem; one that holds the mixture is not."""
     if place.listed:
-        return read_listed(place)
+        return _read_listed(place)
     report = IndexReport()
     stems = []
     for file in place.files:
-        if plain(file.path.stem) in MIXTURES and not config.mixture_only:
+        if plain(file.path.stem) in _MIXTURES and not config.mixture_only:
             report.leave_out(file.path, "file that holds the mixture, which is the sum of stems")
         elif parts := read_part(file.path, report):
             stems.append(FoundStem((label_of(file.path.stem),), parts))
@@ -240,4 +240,4 @@ def label_of(name: str) -> str:
     return (label or words).lower()
 
 
-READER = Reader(find_songs, read_song)
+READER = Reader(_find_songs, _read_song)

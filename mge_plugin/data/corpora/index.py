@@ -42,7 +42,7 @@ from mge_plugin.files import write_file
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-SELECTING = ("on_duplicates", "test_share", "validation_share", "split_seed")  # nothing in a song
+_SELECTING = ("on_duplicates", "test_share", "validation_share", "split_seed")  # nothing in a song
 
 
 def cache_folder(setting: str | None) -> Path | None:
@@ -53,15 +53,15 @@ def cache_folder(setting: str | None) -> Path | None:
 
 
 @dataclass(frozen=True)
-class IndexCache:
+class _IndexCache:
     """What earlier runs read of one corpus."""
 
     path: Path
 
     @classmethod
-    def of(cls, folder: Path, root: Path, config: CorpusConfig) -> "IndexCache":
+    def of(cls, folder: Path, root: Path, config: CorpusConfig) -> "_IndexCache":
         """The file of a corpus at `root` read with the options that change what a song is."""
-        names = [n for n in READER_OPTIONS[config.type] if n not in SELECTING]
+        names = [n for n in READER_OPTIONS[config.type] if n not in _SELECTING]
         options = {name: getattr(config, name) for name in names}
         options["follow_links"] = config.follow_links
         options["loose files"] = config.type == "folder" and config.mixture_only
@@ -89,7 +89,7 @@ class IndexCache:
             logger.warning("%s: the index is not kept (%s)", self.path, error.strerror or error)
 
 
-def place_key(place: Place) -> str:
+def _place_key(place: Place) -> str:
     """What names a place within its corpus."""
     return f"{place.path}|{place.id}"
 
@@ -100,7 +100,7 @@ def stamp(place: Place) -> list[Any]:
     return [files, [list(line) for line in place.listed]]
 
 
-def to_entry(place: Place, found: Found) -> dict[str, Any] | None:
+def _to_entry(place: Place, found: Found) -> dict[str, Any] | None:
     """What is kept of a song; None if it should be read again."""
     if UNREADABLE in found.report.left_out:
         return None
@@ -109,7 +109,7 @@ def to_entry(place: Place, found: Found) -> dict[str, Any] | None:
     return {"stamp": stamp(place), "stems": stems, "origin": found.origin, "report": report}
 
 
-def from_entry(place: Place, entry: Any) -> Found | None:
+def _from_entry(place: Place, entry: Any) -> Found | None:
     """What was read of a song, if nothing has changed and the entry is one."""
     try:
         if entry["stamp"] != stamp(place):
@@ -135,8 +135,8 @@ READERS: dict[str, Reader] = {
     "medleydb": medleydb.READER,
     "folder": folder.READER,
 }
-THREADS = 8  # headers are read in parallel: on a network disk each waits for its file
-MANY = 200  # songs from which on a bar shows how far the reading is
+_THREADS = 8  # headers are read in parallel: on a network disk each waits for its file
+_MANY = 200  # songs from which on a bar shows how far the reading is
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def index_corpora(
 def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpus:
     """Read the songs of one corpus's split; nothing usable raises ConfigError with the reasons."""
     report = IndexReport()
-    root = corpus_root(config)
+    root = _corpus_root(config)
     reader = choose("type", config.type, READERS)
     every = reader.find(Scanner(root, report, config.follow_links), config)
     for place in every:
@@ -183,7 +183,7 @@ def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpu
     return Corpus(config, tuple(usable), report)
 
 
-def corpus_root(config: CorpusConfig) -> Path:
+def _corpus_root(config: CorpusConfig) -> Path:
     """The folder of a corpus; a manifest's is the one that its paths start from."""
     path = Path(config.path).expanduser()
     if config.type == "folder" and manifest.is_manifest(path):
@@ -195,25 +195,25 @@ def _read(
     places: list[Place], reader: Reader, config: CorpusConfig, folder: Path | None, root: Path
 ) -> list[Found]:
     """What was remembered of every place, or else is read now and remembered."""
-    cache = None if folder is None else IndexCache.of(folder, root, config)
+    cache = None if folder is None else _IndexCache.of(folder, root, config)
     entries = {} if cache is None else cache.load()
-    remembered = [from_entry(place, entries.get(place_key(place))) for place in places]
+    remembered = [_from_entry(place, entries.get(_place_key(place))) for place in places]
     new = [place for place, found in zip(places, remembered, strict=True) if found is None]
-    read = dict(zip(map(place_key, new), _read_headers(new, reader, config), strict=True))
+    read = dict(zip(map(_place_key, new), _read_headers(new, reader, config), strict=True))
     result = [
-        read[place_key(place)] if found is None else found
+        read[_place_key(place)] if found is None else found
         for place, found in zip(places, remembered, strict=True)
     ]
     if cache is not None and (new or len(entries) > len(places)):
-        kept = {place_key(p): to_entry(p, f) for p, f in zip(places, result, strict=True)}
+        kept = {_place_key(p): _to_entry(p, f) for p, f in zip(places, result, strict=True)}
         cache.save({key: entry for key, entry in kept.items() if entry is not None})
     return result
 
 
 def _read_headers(places: list[Place], reader: Reader, config: CorpusConfig) -> list[Found]:
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         read = pool.map(lambda place: reader.read(place, config), places)
-        hidden = len(places) < MANY
+        hidden = len(places) < _MANY
         bar = tqdm(read, f"{config.id}: headers", len(places), unit="song", disable=hidden)
         return list(bar)
 
@@ -249,8 +249,8 @@ def _nothing_usable(
     return f"{root}: none of {places} songs is usable: {reasons}"
 
 
-EXAMPLES = 3  # places told for each reason
-HOUR = 3600  # seconds
+_EXAMPLES = 3  # places told for each reason
+_HOUR = 3600  # seconds
 
 
 def summarize(corpus: Corpus) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def summarize(corpus: Corpus) -> dict[str, Any]:
         "split": config.split,
         "mixture_only": config.mixture_only,
         "songs": len(songs),
-        "hours": sum(song.seconds for song in songs) / HOUR,
+        "hours": sum(song.seconds for song in songs) / _HOUR,
         "stems": _stems(corpus),
         "sample_rates": dict(Counter(p.sample_rate for song in songs for p in song.parts)),
         "left_out": _reasons(corpus.report.left_out),
@@ -277,7 +277,7 @@ def _stems(corpus: Corpus) -> dict[str, dict[str, Any]]:
     counts = Counter(stem.label for stem in stems)
     hours: Counter[str] = Counter()
     for stem in stems:
-        hours[stem.label] += stem.seconds / HOUR
+        hours[stem.label] += stem.seconds / _HOUR
     asked = {stem.label for stem in stems if stem.queryable}
     return {
         label: {"stems": counts[label], "hours": hours[label], "queryable": label in asked}
@@ -287,7 +287,7 @@ def _stems(corpus: Corpus) -> dict[str, dict[str, Any]]:
 
 def _reasons(places: dict[str, list[str]]) -> list[dict[str, Any]]:
     return [
-        {"reason": reason, "count": len(where), "first": where[:EXAMPLES]}
+        {"reason": reason, "count": len(where), "first": where[:_EXAMPLES]}
         for reason, where in places.items()
     ]
 

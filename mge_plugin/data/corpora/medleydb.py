@@ -30,21 +30,21 @@ from mge_plugin.data.corpora.reader import (
 )
 from mge_plugin.data.songs import IndexReport
 
-STEMS = "_STEMS"
+_STEMS = "_STEMS"
 METADATA = "_METADATA.yaml"
-DEPTH = 3  # levels of folders in which songs are looked for
-WORDS = {
+_DEPTH = 3  # levels of folders in which songs are looked for
+_WORDS = {
     "Unlabeled": "other",
     "Main System": "other",  # a room microphone: all instruments at once
     "fx/processed sound": "sound effects",
 }
 
 
-def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The folders that hold one called *_STEMS, with their metadata from wherever that is."""
-    songs = dict(_songs(scanner, scanner.root, DEPTH))
+    songs = dict(_songs(scanner, scanner.root, _DEPTH))
     if not songs:
-        raise ConfigError(f"{scanner.root}: expected song folders with a folder *{STEMS}")
+        raise ConfigError(f"{scanner.root}: expected song folders with a folder *{_STEMS}")
     listed = _metadata(scanner, config)
     splits = draw_splits([song.name for song in songs], config)
     places = []
@@ -59,7 +59,7 @@ def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
 def _songs(scanner: Scanner, folder: Path, depth: int) -> list[tuple[Path, Path]]:
     """(song folder, its stem folder) in a folder and below."""
     children = scanner.folders(folder)
-    stems = [child for child in children if child.name.endswith(STEMS)]
+    stems = [child for child in children if child.name.endswith(_STEMS)]
     if stems:
         return [(folder, stems[0])]
     if not depth:
@@ -78,7 +78,7 @@ def _metadata(scanner: Scanner, config: CorpusConfig) -> dict[str, list[File]]:
     return {plain(file.path.name): [file] for file in files if file.path.name.endswith(METADATA)}
 
 
-def read_song(place: Place, config: CorpusConfig) -> Found:
+def _read_song(place: Place, config: CorpusConfig) -> Found:
     """The stems that the metadata list; of their file names only the last part counts."""
     path = next((file.path for file in place.files if file.path.name.endswith(METADATA)), None)
     if path is None:
@@ -117,4 +117,4 @@ def _is_yes(value: Any) -> bool:
     return str(value).lower() in ("yes", "true")
 
 
-READER = Reader(find_songs, read_song, WORDS)
+READER = Reader(_find_songs, _read_song, _WORDS)

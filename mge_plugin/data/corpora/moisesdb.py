@@ -30,8 +30,8 @@ from mge_plugin.data.corpora.reader import (
 from mge_plugin.data.songs import IndexReport, Part
 
 METADATA = "data.json"
-TEST_SHARE = 0.1  # paper, section E.1
-WORDS = {
+_TEST_SHARE = 0.1  # paper, section E.1
+_WORDS = {
     "other_plucked": "plucked strings",
     "other_keys": "keyboards",
     "bowed_strings": "bowed strings",
@@ -39,7 +39,7 @@ WORDS = {
 }
 
 
-def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The folders that hold a data.json: the root itself, those in it, or those one level below."""
     level = [scanner.root]
     for _ in range(3):
@@ -49,7 +49,7 @@ def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
         level = [child for path in level for child in scanner.folders(path)]
     else:
         raise ConfigError(f"{scanner.root}: expected song folders with a {METADATA}, found none")
-    splits = draw_splits([path.name for path in songs], config, TEST_SHARE)
+    splits = draw_splits([path.name for path in songs], config, _TEST_SHARE)
     return [
         Place(path.name, path, (splits[path.name],), (*metadata, *_tracks(scanner, path)))
         for path, metadata in songs.items()
@@ -60,7 +60,7 @@ def _tracks(scanner: Scanner, song: Path) -> list:
     return [file for folder in scanner.folders(song) for file in scanner.files(folder)]
 
 
-def read_song(place: Place, _: CorpusConfig) -> Found:
+def _read_song(place: Place, _: CorpusConfig) -> Found:
     """The stems listed; only files in the song's own folders are found, whatever a name says."""
     try:
         listed = read_json_object(place.path / METADATA).get("stems")
@@ -99,4 +99,4 @@ def _read_parts(
     return tuple(parts)
 
 
-READER = Reader(find_songs, read_song, WORDS)
+READER = Reader(_find_songs, _read_song, _WORDS)

@@ -28,9 +28,9 @@ from mge_plugin.data.songs import Part
 
 ENDING = ".stem.mp4"
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
-FOLDERS = ("train", "test")
-SPLITS = ("train", "train_86", "validation", "test")
-VALIDATION = {
+_FOLDERS = ("train", "test")
+_SPLITS = ("train", "train_86", "validation", "test")
+_VALIDATION = {
     "ANiMAL - Rockshow",
     "Actions - One Minute Smile",
     "Alexander Ross - Goodbye Bolero",
@@ -50,18 +50,18 @@ VALIDATION = {
 
 def musdb_folders(scanner: Scanner, split: str) -> dict[str, Path]:
     """The folders `train` and `test`; the one that holds `split` has to be there."""
-    choose(f"{scanner.root}: split", split, dict.fromkeys(SPLITS))
-    return split_folders(scanner, "test" if split == "test" else "train", FOLDERS)
+    choose(f"{scanner.root}: split", split, dict.fromkeys(_SPLITS))
+    return split_folders(scanner, "test" if split == "test" else "train", _FOLDERS)
 
 
 def musdb_splits(folder: str, song: str) -> tuple[str, ...]:
     """The splits that a song of a folder is in."""
     if folder == "test":
         return ("test",)
-    return ("train", "validation" if song in VALIDATION else "train_86")
+    return ("train", "validation" if song in _VALIDATION else "train_86")
 
 
-def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The .stem.mp4 files of both folders."""
     folders = musdb_folders(scanner, config.split)
     places = []
@@ -79,7 +79,7 @@ def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     return places
 
 
-def read_song(place: Place, _: CorpusConfig) -> Found:
+def _read_song(place: Place, _: CorpusConfig) -> Found:
     """The four stems, each a stream of the one file."""
     try:
         infos = stream_infos(place.path)
@@ -97,4 +97,4 @@ def read_song(place: Place, _: CorpusConfig) -> Found:
     )
 
 
-READER = Reader(find_songs, read_song)
+READER = Reader(_find_songs, _read_song)

@@ -22,11 +22,11 @@ from mge_plugin.data.corpora.reader import (
 )
 from mge_plugin.data.songs import IndexReport
 
-STEMS = STREAMS[1:]
+_STEMS = STREAMS[1:]
 SUFFIXES = (".wav", ".flac")
 
 
-def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The song folders of both splits."""
     folders = musdb_folders(scanner, config.split)
     places = [
@@ -46,12 +46,12 @@ def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     return places
 
 
-def read_song(place: Place, _: CorpusConfig) -> Found:
+def _read_song(place: Place, _: CorpusConfig) -> Found:
     """The stems that are there."""
     report = IndexReport()
     files = by_name(place.files)
     stems = []
-    for label in STEMS:
+    for label in _STEMS:
         endings = files.get(label, {})
         path = next((endings[suffix] for suffix in SUFFIXES if suffix in endings), None)
         if path is None:
@@ -61,4 +61,4 @@ def read_song(place: Place, _: CorpusConfig) -> Found:
     return Found(tuple(stems), report=report)
 
 
-READER = Reader(find_songs, read_song)
+READER = Reader(_find_songs, _read_song)

@@ -27,14 +27,14 @@ from mge_plugin.config import ConfigError, choose, found
 from mge_plugin.data.audio import AudioError, audio_info
 from mge_plugin.data.songs import IndexReport, Part
 
-SHARES = ("test_share", "validation_share", "split_seed")
+_SHARES = ("test_share", "validation_share", "split_seed")
 READER_OPTIONS: dict[str, tuple[str, ...]] = {  # by type: the options that it has beside the common
     "slakh": ("on_duplicates",),
     "musdb18": (),
     "musdb18_hq": (),
-    "moisesdb": SHARES,
-    "medleydb": ("metadata_path", "drop_bleed", *SHARES),
-    "folder": ("audio_path", *SHARES),
+    "moisesdb": _SHARES,
+    "medleydb": ("metadata_path", "drop_bleed", *_SHARES),
+    "folder": ("audio_path", *_SHARES),
 }
 
 

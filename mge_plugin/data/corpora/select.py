@@ -7,20 +7,20 @@ from dataclasses import replace
 from mge_plugin.data.corpora.reader import CorpusConfig, Found, FoundStem, Place
 from mge_plugin.data.songs import IndexReport, Part, Song, Stem
 
-UNASKABLE = ("other", "unknown")  # labels that name no instrument
+_UNASKABLE = ("other", "unknown")  # labels that name no instrument
 MIXTURE = "mixture"  # the one stem's label of a mixture-only song
-SHORT = 0.99  # a stem below this share of its song's length is reported: perhaps it was cut off
-LOSSY = ".mp3"  # encoders and decoders shift it against other formats
+_SHORT = 0.99  # a stem below this share of its song's length is reported: perhaps it was cut off
+_LOSSY = ".mp3"  # encoders and decoders shift it against other formats
 
 
 def label_in_words(labels: Iterable[str], words: Mapping[str, str], config: CorpusConfig) -> str:
     """The prompt's word for a stem's labels: the config's, the reader's or the label itself."""
     mapped = []
     for label in labels:
-        word = words.get(label) or label.strip().lower() or UNASKABLE[0]
+        word = words.get(label) or label.strip().lower() or _UNASKABLE[0]
         mapped.append(config.label_map.get(label) or config.label_map.get(word) or word)
-    known = [word for word in dict.fromkeys(mapped) if word not in UNASKABLE]
-    return " and ".join(known) or UNASKABLE[0]
+    known = [word for word in dict.fromkeys(mapped) if word not in _UNASKABLE]
+    return " and ".join(known) or _UNASKABLE[0]
 
 
 def to_song(
@@ -28,7 +28,7 @@ def to_song(
 ) -> Song | None:
     """The song with all stems but those excluded; None if that leaves nothing."""
     stems = tuple(
-        Stem(label, parts, config.query_other or label not in UNASKABLE)
+        Stem(label, parts, config.query_other or label not in _UNASKABLE)
         for stem in found.stems
         if (parts := _kept_parts(place, stem, config))
         if (label := label_in_words(stem.labels, words, config))
@@ -86,9 +86,9 @@ def _fault(song: Song, chosen: Song) -> str:
 
 def _note_oddities(song: Song, report: IndexReport) -> None:
     for stem in song.stems:
-        if stem.seconds < SHORT * song.seconds:
+        if stem.seconds < _SHORT * song.seconds:
             report.note(stem.path, "stem that ends early, silent from there on")
-    lossy = {part.path.suffix.lower() == LOSSY for part in song.parts}
+    lossy = {part.path.suffix.lower() == _LOSSY for part in song.parts}
     if len(lossy) == 2:
         report.note(song.path, "song with MP3 beside other formats, aligned to some 50 ms only")
 

@@ -33,10 +33,10 @@ from mge_plugin.data.corpora.reader import (
 )
 from mge_plugin.data.songs import IndexReport
 
-OMITTED = "omitted"
+_OMITTED = "omitted"
 METADATA = "metadata.yaml"
 SUFFIXES = (".flac", ".wav")
-DRUMS = 128  # Slakh's own program number
+_DRUMS = 128  # Slakh's own program number
 
 # First General MIDI program (0-based) of each label. Slakh's instrument classes are ranges of
 # programs too, but file choirs under strings and accordions under organ; prompts should not.
@@ -45,7 +45,7 @@ _FIRST_PROGRAMS = {
     23: "accordion", 24: "guitar", 32: "bass", 40: "strings", 46: "harp", 47: "timpani",
     48: "strings", 52: "choir", 55: "orchestra hit", 56: "brass", 64: "reed", 72: "pipe",
     80: "synth lead", 88: "synth pad", 96: "synth effects", 104: "ethnic", 112: "percussion",
-    119: "sound effects", DRUMS: "drums",
+    119: "sound effects", _DRUMS: "drums",
 }  # fmt: skip
 # Where there is no program: Slakh's classes that have another name here. Two differ by case only.
 _CLASSES = {
@@ -60,18 +60,18 @@ def label_of(stem: dict[str, Any]) -> str:
     """The instrument in words, by drum flag, then program, then name of the class."""
     program, name = stem.get("program_num"), str(stem.get("inst_class") or "other")
     if stem.get("is_drum") is True:
-        return _FIRST_PROGRAMS[DRUMS]
-    if isinstance(program, int) and 0 <= program <= DRUMS:
+        return _FIRST_PROGRAMS[_DRUMS]
+    if isinstance(program, int) and 0 <= program <= _DRUMS:
         starts = sorted(_FIRST_PROGRAMS)
         return _FIRST_PROGRAMS[starts[bisect_right(starts, program) - 1]]
     return _CLASSES.get(name, name.lower())
 
 
-def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
+def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The songs of all splits, Slakh's TrackNNNNN or whatever else holds the metadata of a song."""
     root = scanner.root
     choose(f"{root}: split", config.split, dict.fromkeys(SPLITS))
-    if root.resolve().name == OMITTED:
+    if root.resolve().name == _OMITTED:
         raise ConfigError(f"{root}: its songs are duplicates of others, expected the folder above")
     folders = split_folders(scanner, config.split)
     places = [
@@ -87,7 +87,7 @@ def find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     return places
 
 
-def read_song(place: Place, _: CorpusConfig) -> Found:
+def _read_song(place: Place, _: CorpusConfig) -> Found:
     """A stem listed but not rendered is skipped; existence of the file beats the flags.
 
     `audio_dir` is ignored (it is wrong in some songs): only files that lie in `stems` are found,
@@ -125,4 +125,4 @@ def _read_stem(
     return read_part(path, report)
 
 
-READER = Reader(find_songs, read_song)
+READER = Reader(_find_songs, _read_song)

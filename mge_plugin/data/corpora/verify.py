@@ -24,8 +24,8 @@ from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, read_corpu
 from mge_plugin.data.corpora.reader import CorpusConfig, check_weights
 from mge_plugin.data.songs import IndexReport, Part, Song
 
-SUM_WINDOWS = 3  # spread over a song
-SUM_SECONDS = 10
+_SUM_WINDOWS = 3  # spread over a song
+_SUM_SECONDS = 10
 WRONG = "song whose stems do not sum to its mixture"
 
 
@@ -39,7 +39,7 @@ def _file_called(*names: str) -> Callable[[Song], Part | None]:
 
 # By type: where a song's mixture is, and which level of the difference is still fine, in dB of the
 # mixture's. AAC's own noise is loud; MedleyDB's mixtures are mastered, MoisesDB has none.
-MIXTURES: dict[str, tuple[Callable[[Song], Part | None], float]] = {
+_MIXTURES: dict[str, tuple[Callable[[Song], Part | None], float]] = {
     "slakh": (_file_called("mix.flac", "mix.wav"), -40.0),
     "musdb18": (lambda song: replace(song.parts[0], stream=0), -15.0),
     "musdb18_hq": (_file_called("mixture.wav", "mixture.flac"), -40.0),
@@ -49,12 +49,12 @@ MIXTURES: dict[str, tuple[Callable[[Song], Part | None], float]] = {
 def check_sums(config: CorpusConfig, cache_folder: Path | None) -> IndexReport:
     """What of a corpus's split does not add up, all stems taken, whatever the config leaves out."""
     report = IndexReport()
-    if config.type not in MIXTURES:
+    if config.type not in _MIXTURES:
         report.note(config.path, f"no mixtures to compare sums with in type {config.type!r}")
         return report
     whole = replace(config, labels=None, exclude_labels=(), exclude=(), mixture_only=True)
     corpus: Corpus = read_corpus(whole, cache_folder)
-    mixture_of, tolerance = MIXTURES[config.type]
+    mixture_of, tolerance = _MIXTURES[config.type]
     for song in tqdm(corpus.songs, f"{config.id}: sums", unit="song", leave=False):
         try:
             mixture = mixture_of(song)
@@ -69,8 +69,8 @@ def check_sums(config: CorpusConfig, cache_folder: Path | None) -> IndexReport:
 
 def _wrong_channels(song: Song, mixture: Part, tolerance: float) -> Iterator[str]:
     """The channels, from 1, whose difference is louder than it may be, with its level."""
-    last = max(0, mixture.num_frames - SUM_SECONDS * mixture.sample_rate)
-    starts = np.linspace(0, last, SUM_WINDOWS).astype(int)
+    last = max(0, mixture.num_frames - _SUM_SECONDS * mixture.sample_rate)
+    starts = np.linspace(0, last, _SUM_WINDOWS).astype(int)
     pairs = [_window(song, mixture, int(start)) for start in starts]
     expected, summed = (np.concatenate(audio, axis=1) for audio in zip(*pairs, strict=True))
     for number, (mix, total) in enumerate(zip(expected, summed, strict=True), 1):
@@ -81,7 +81,7 @@ def _wrong_channels(song: Song, mixture: Part, tolerance: float) -> Iterator[str
 
 def _window(song: Song, mixture: Part, start: int) -> tuple[np.ndarray, np.ndarray]:
     """The mixture and the sum of the stems, (channels, samples) each."""
-    frames = SUM_SECONDS * mixture.sample_rate
+    frames = _SUM_SECONDS * mixture.sample_rate
     expected = read_window(mixture.path, start, frames, mixture.stream)
     summed = np.zeros_like(expected)
     for part in song.parts:
@@ -93,15 +93,15 @@ def _window(song: Song, mixture: Part, start: int) -> tuple[np.ndarray, np.ndarr
     return expected, summed
 
 
-WINDOWS = 5  # spread over a stem, those that are silent passed over
+_WINDOWS = 5  # spread over a stem, those that are silent passed over
 SECONDS = 2
-SILENCE = -60.0  # dBFS
-FRAME = 4096  # samples of a spectrum's frame
-FLAT = 0.8  # geometric by arithmetic mean of a power spectrum: 1 is white, music far below
-ALONE = 0.99  # share of the power in one tone and the bins beside it
+_SILENCE = -60.0  # dBFS
+_FRAME = 4096  # samples of a spectrum's frame
+_FLAT = 0.8  # geometric by arithmetic mean of a power spectrum: 1 is white, music far below
+_ALONE = 0.99  # share of the power in one tone and the bins beside it
 NOISE = "stem of nothing but white noise"
 TONE = "stem of one tone for the whole song"
-ENOUGH = 2  # sounding windows without which nothing is said
+_ENOUGH = 2  # sounding windows without which nothing is said
 
 
 def check_stems(corpus: Corpus) -> IndexReport:
@@ -121,9 +121,9 @@ def check_stems(corpus: Corpus) -> IndexReport:
 
 def _oddity(spectra: Sequence[np.ndarray]) -> str | None:
     """What is odd in all of a stem's spectra, if anything."""
-    if len(spectra) < ENOUGH:
+    if len(spectra) < _ENOUGH:
         return None
-    if all(_flatness(power) > FLAT for power in spectra):
+    if all(_flatness(power) > _FLAT for power in spectra):
         return NOISE
     tones = {_tone(power) for power in spectra}
     return TONE if len(tones) == 1 and None not in tones else None
@@ -132,10 +132,10 @@ def _oddity(spectra: Sequence[np.ndarray]) -> str | None:
 def _spectra(part: Part) -> Iterator[np.ndarray]:
     """Mean power spectra (bin,) of the windows that sound."""
     frames = SECONDS * part.sample_rate
-    for start in np.linspace(0, max(0, part.num_frames - frames), WINDOWS).astype(int):
+    for start in np.linspace(0, max(0, part.num_frames - frames), _WINDOWS).astype(int):
         audio = read_window(part.path, int(start), frames, part.stream).mean(axis=0)
-        if rms_db(audio) > SILENCE:
-            yield welch(audio, nperseg=FRAME)[1][1:]
+        if rms_db(audio) > _SILENCE:
+            yield welch(audio, nperseg=_FRAME)[1][1:]
 
 
 def _flatness(power: np.ndarray) -> float:
@@ -147,7 +147,7 @@ def _tone(power: np.ndarray) -> int | None:
     """The bin that has all the power with its neighbours, None if none has."""
     top = int(power.argmax())
     near = power[max(0, top - 3) : top + 4].sum()
-    return top if near > ALONE * power.sum() else None
+    return top if near > _ALONE * power.sum() else None
 
 
 def index_config(

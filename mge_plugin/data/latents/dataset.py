@@ -265,12 +265,12 @@ def _describe(window: LatentWindow, template: str) -> dict[str, Any]:
     }
 
 
-SAME = ("autoencoder", "sample_rate", "audio_channels", "ratio", "channels")  # in all folders
+_SAME = ("autoencoder", "sample_rate", "audio_channels", "ratio", "channels")  # in all folders
 
-Songs = dict[Path, LatentSong]
+_Songs = dict[Path, LatentSong]
 
 
-class LatentsDataset(SongItems):
+class _LatentsDataset(SongItems):
     """Item number -> (reals (3 * channels, frames), metadata).
 
     What is drawn from the posterior is the number's too. A file is open only while an item is cut
@@ -283,7 +283,7 @@ class LatentsDataset(SongItems):
 
     def __init__(
         self,
-        folders: Sequence[Songs],
+        folders: Sequence[_Songs],
         form: LatentForm,
         seed: int,
         weights: Sequence[float | None],
@@ -308,25 +308,25 @@ class LatentsDataset(SongItems):
             return cut(window, file.get_slice, self.form, rng)
 
 
-def open_latents(config: LatentsConfig, asked: Asked) -> LatentsDataset:
+def open_latents(config: LatentsConfig, asked: Asked) -> _LatentsDataset:
     """The dataset of a config for a model; latents that do not fit it raise ConfigError."""
     folders = open_folders(config.datasets)
     info = next(iter(folders[0].values())).store
     if problems := info.misfits(asked):
         raise ConfigError(*problems)
-    labels = labels_of(song for songs in folders for song in songs.values())
+    labels = _labels_of(song for songs in folders for song in songs.values())
     form = LatentForm.of(config, asked.sample_size // info.ratio, labels)
     weights = [entry.weight for entry in config.datasets]
-    return LatentsDataset(folders, form, config.seed, weights, config.epoch_items)
+    return _LatentsDataset(folders, form, config.seed, weights, config.epoch_items)
 
 
-def open_folders(entries: Sequence[LatentsEntry]) -> list[Songs]:
+def open_folders(entries: Sequence[LatentsEntry]) -> list[_Songs]:
     """The songs of every entry; nothing found, or latents of two kinds, raise ConfigError."""
     folders = [_open(entry) for entry in entries]
     infos = {entry.id: _info(songs) for entry, songs in zip(entries, folders, strict=True)}
     first, *others = infos.items()
     for name, info in others:
-        if differences := first[1].differences(info, SAME):
+        if differences := first[1].differences(info, _SAME):
             what = "; ".join(differences)
             raise ConfigError(f"datasets: {first[0]!r} and {name!r} cannot be mixed: {what}")
         if _embedder(first[1]) != _embedder(info):
@@ -336,12 +336,12 @@ def open_folders(entries: Sequence[LatentsEntry]) -> list[Songs]:
     return folders
 
 
-def labels_of(songs: Iterable[LatentSong]) -> tuple[str, ...]:
+def _labels_of(songs: Iterable[LatentSong]) -> tuple[str, ...]:
     """What may be asked of some song, in order."""
     return tuple(sorted({song.stems[i].label for song in songs for i in song.sources}))
 
 
-def _open(entry: LatentsEntry) -> Songs:
+def _open(entry: LatentsEntry) -> _Songs:
     root = Path(entry.path).expanduser()
     if not root.is_dir():
         raise ConfigError(f"datasets: {entry.id!r}: no such folder {entry.path!r}")
@@ -361,11 +361,11 @@ def _is_asked(song: LatentSong, entry: LatentsEntry) -> bool:
     return song.split == entry.split and of_corpora and song.id not in entry.exclude
 
 
-def _info(songs: Songs) -> StoreInfo:
+def _info(songs: _Songs) -> StoreInfo:
     """What the songs of a folder have in common; two kinds in one raise ConfigError."""
     (first, song), *others = songs.items()
     for path, other in others:
-        if differences := song.store.differences(other.store, SAME):
+        if differences := song.store.differences(other.store, _SAME):
             raise ConfigError(f"{first} and {path} cannot be mixed: {'; '.join(differences)}")
     return song.store
 

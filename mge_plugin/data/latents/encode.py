@@ -63,11 +63,11 @@ from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
 logger = logging.getLogger(__name__)
 
 BATCH = 32  # windows embedded at a time
-UNHEARD = ("cache_dir",)  # options of a conditioner that do not change an embedding
+_UNHEARD = ("cache_dir",)  # options of a conditioner that do not change an embedding
 
 
 @dataclass(frozen=True)
-class Grid:
+class _Grid:
     """An embedding every `every` seconds, of the `samples` that follow."""
 
     conditioner: TrackConditioner
@@ -98,7 +98,7 @@ class Grid:
         return self.conditioner.embedder.embed_audio(examples)
 
 
-def create_grid(config: Mapping[str, Any], every: float) -> Grid | None:
+def create_grid(config: Mapping[str, Any], every: float) -> _Grid | None:
     """From `model.conditioning` of a model config; None if it has no conditioner that hears.
 
     A window is as long as what the model is trained on. Two that hear raise ConfigError.
@@ -118,12 +118,12 @@ def create_grid(config: Mapping[str, Any], every: float) -> Grid | None:
     ((key, conditioner),) = hearing.items()
     entry = next(entry for entry in section["configs"] if entry["id"] == key)
     rate = config["sample_rate"]
-    return Grid(conditioner, embedder_fingerprint(entry), every, config["sample_size"], rate)
+    return _Grid(conditioner, embedder_fingerprint(entry), every, config["sample_size"], rate)
 
 
 def embedder_fingerprint(entry: Mapping[str, Any]) -> str:
     """The same for the same embeddings: of a conditioner's options, files by what they hold."""
-    options = {k: v for k, v in entry.get("config", {}).items() if k not in UNHEARD}
+    options = {k: v for k, v in entry.get("config", {}).items() if k not in _UNHEARD}
     told = [entry["type"], {name: _told(value) for name, value in sorted(options.items())}]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 
@@ -146,12 +146,12 @@ def _folder_hashes(folder: Path) -> Iterator[list[str]]:
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-class EncodingError(ValueError):
+class _EncodingError(ValueError):
     """A song that cannot be encoded, and why."""
 
 
 @dataclass(frozen=True)
-class Encoder:
+class _Encoder:
     """All that is needed to encode a song, apart from the song."""
 
     pretransform: nn.Module
@@ -163,7 +163,7 @@ class Encoder:
     device: torch.device
     pool: ThreadPoolExecutor  # reads pieces
     threads: int  # of the pool
-    grid: Grid | None = None
+    grid: _Grid | None = None
 
     def encode(self, waveforms: np.ndarray) -> Tensor:
         """(sum, channel, sample) to (sum, frame, part, c) float32 on the CPU."""
@@ -179,12 +179,12 @@ class Encoder:
         """In the type that is kept; what is no number in it raises EncodingError."""
         kept = values.to(DTYPES[self.info.dtype])
         if not torch.isfinite(kept).all():
-            raise EncodingError(f"its latents are NaN or too large for {self.info.dtype}")
+            raise _EncodingError(f"its latents are NaN or too large for {self.info.dtype}")
         return kept.contiguous()
 
 
 @dataclass(frozen=True)
-class Piece:
+class _Piece:
     """A chunk and the sound of every stem (stem, channel, sample) from its first frame on."""
 
     chunk: Chunk
@@ -192,15 +192,17 @@ class Piece:
     window_starts: list[int]  # where embeddings are made, in samples after the first frame
 
 
-def encode_song(song: Song, corpus: str, encoder: Encoder) -> tuple[LatentSong, dict[str, Tensor]]:
+def _encode_song(
+    song: Song, corpus: str, encoder: _Encoder
+) -> tuple[LatentSong, dict[str, Tensor]]:
     """A song's header and tensors as they are stored, see `mge_plugin.data.latents.store`."""
     info, sums = encoder.info, sums_of(song)
     latents, power, embeddings = [], [], []
     for piece in _ahead(_pieces(song, encoder), encoder):
         chunk, heard = piece.chunk, (piece.chunk.last - piece.chunk.first) * info.ratio
-        together = add_stems(piece.stems, sums)
+        together = _add_stems(piece.stems, sums)
         latents.append(encoder.encode(together[..., :heard])[:, chunk.kept])
-        power.append(mean_square(piece.stems[..., :heard], info.ratio)[:, chunk.kept])
+        power.append(_mean_square(piece.stems[..., :heard], info.ratio)[:, chunk.kept])
         embeddings += [_embed(encoder, together, start) for start in piece.window_starts]
     header = describe(song, corpus, sums, info)
     tensors = {
@@ -240,19 +242,19 @@ def frames_of(song: Song, info: StoreInfo) -> int:
     return max(1, -(-song.samples(info.sample_rate) // info.ratio))
 
 
-def add_stems(stems: np.ndarray, sums: Sequence[Sum]) -> np.ndarray:
+def _add_stems(stems: np.ndarray, sums: Sequence[Sum]) -> np.ndarray:
     """(stem, channel, sample) to (sum, channel, sample); stem by stem, so that silence is zeros."""
     return np.stack([stems[list(numbers)].sum(axis=0) for numbers in sums])
 
 
-def mean_square(stems: np.ndarray, ratio: int) -> np.ndarray:
+def _mean_square(stems: np.ndarray, ratio: int) -> np.ndarray:
     """(stem, channel, sample) to (stem, frame) float32, over a frame's samples and channels."""
     count, channels, _ = stems.shape
     framed = np.square(stems, dtype=np.float64).reshape(count, channels, -1, ratio)
     return framed.mean(axis=(1, 3)).astype(np.float32)
 
 
-def _pieces(song: Song, encoder: Encoder) -> Iterator[Callable[[], Piece]]:
+def _pieces(song: Song, encoder: _Encoder) -> Iterator[Callable[[], _Piece]]:
     """Each piece of a song, to be read by calling it."""
     info, grid = encoder.info, encoder.grid
     frames = frames_of(song, info)
@@ -262,7 +264,7 @@ def _pieces(song: Song, encoder: Encoder) -> Iterator[Callable[[], Piece]]:
         yield partial(_read, song, encoder, chunk, [s for s in starts if begin <= s < end])
 
 
-def _read(song: Song, encoder: Encoder, chunk: Chunk, starts: list[int]) -> Piece:
+def _read(song: Song, encoder: _Encoder, chunk: Chunk, starts: list[int]) -> _Piece:
     """A piece with its stems, as far as encoder and embedder hear."""
     info = encoder.info
     first, last = chunk.first * info.ratio, chunk.last * info.ratio
@@ -270,10 +272,10 @@ def _read(song: Song, encoder: Encoder, chunk: Chunk, starts: list[int]) -> Piec
         last = max(last, starts[-1] + encoder.grid.samples)
     form = Format(info.sample_rate, last - first, info.audio_channels)
     stems = np.stack([stem_window(stem, first, form) for stem in song.stems])
-    return Piece(chunk, stems, [start - first for start in starts])
+    return _Piece(chunk, stems, [start - first for start in starts])
 
 
-def _ahead(readers: Iterator[Callable[[], Piece]], encoder: Encoder) -> Iterator[Piece]:
+def _ahead(readers: Iterator[Callable[[], _Piece]], encoder: _Encoder) -> Iterator[_Piece]:
     """Read the next pieces, as many as there are threads, while one is encoded."""
     coming = deque(encoder.pool.submit(reader) for reader in islice(readers, encoder.threads))
     while coming:
@@ -282,7 +284,7 @@ def _ahead(readers: Iterator[Callable[[], Piece]], encoder: Encoder) -> Iterator
         yield piece
 
 
-def _embed(encoder: Encoder, together: np.ndarray, start: int) -> Tensor:
+def _embed(encoder: _Encoder, together: np.ndarray, start: int) -> Tensor:
     """Embeddings (sum, width) of the window at `start`, silent after the end."""
     samples = encoder.grid.samples
     windows = together[..., start : start + samples]
@@ -291,7 +293,7 @@ def _embed(encoder: Encoder, together: np.ndarray, start: int) -> Tensor:
     return encoder.grid.embed(torch.from_numpy(windows).to(encoder.device))
 
 
-WHOLE_CONTEXT = 32  # frames of silence around a silent frame where the reach is not measured
+_WHOLE_CONTEXT = 32  # frames of silence around a silent frame where the reach is not measured
 
 
 @dataclass(frozen=True)
@@ -365,7 +367,7 @@ class Report:
 
 
 def encode_corpora(
-    corpora: Sequence[Corpus], encoder: Encoder, store: Store, ranks: Ranks
+    corpora: Sequence[Corpus], encoder: _Encoder, store: Store, ranks: Ranks
 ) -> Report:
     """Encode this rank's share of the corpora's songs into `store`."""
     songs = _songs(corpora)
@@ -392,13 +394,13 @@ def read_corpora(path: Path) -> list[Corpus]:
 
 def create_encoder(
     config: Mapping[str, Any], ckpt: Path, settings: Settings, device: torch.device
-) -> Encoder:
+) -> _Encoder:
     """Everything that songs are encoded with."""
     pretransform = open_autoencoder(config, ckpt)
     told = fingerprint(autoencoder_section(config), pretransform.model)
     pretransform = pretransform.to(device)
     grid = create_grid(config, settings.clap_every) if settings.clap else None
-    context = measure_context(pretransform) if settings.chunk else WHOLE_CONTEXT
+    context = measure_context(pretransform) if settings.chunk else _WHOLE_CONTEXT
     silence = silent_frame(pretransform, context, settings.posterior == "full")
     ratio, rate = pretransform.downsampling_ratio, config["sample_rate"]
     info = StoreInfo(
@@ -414,7 +416,7 @@ def create_encoder(
     )
     chunk = max(1, round(settings.chunk * rate / ratio)) if settings.chunk else 0
     pool = ThreadPoolExecutor(settings.threads)
-    return Encoder(
+    return _Encoder(
         pretransform,
         info,
         silence.float().cpu(),
@@ -448,7 +450,7 @@ def _songs(corpora: Sequence[Corpus]) -> list[tuple[str, Song]]:
     return [named[key] for key in sorted(named)]
 
 
-def _encode_all(songs: Sequence[tuple[str, Song]], store: Store, encoder: Encoder) -> Report:
+def _encode_all(songs: Sequence[tuple[str, Song]], store: Store, encoder: _Encoder) -> Report:
     report = Report()
     hours = sum(song.seconds for _, song in songs) / 3600
     layout = "{l_bar}{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}{postfix}]"
@@ -460,7 +462,7 @@ def _encode_all(songs: Sequence[tuple[str, Song]], store: Store, encoder: Encode
     return report
 
 
-def _encode_one(corpus: str, song: Song, store: Store, encoder: Encoder, report: Report) -> None:
+def _encode_one(corpus: str, song: Song, store: Store, encoder: _Encoder, report: Report) -> None:
     path = store.song_path(corpus, song.split, song.id)
     sweep(path.parent, SONG, path.name)
     there = _is_there(path, song, encoder.info)
@@ -468,8 +470,8 @@ def _encode_one(corpus: str, song: Song, store: Store, encoder: Encoder, report:
         report.present += 1
         return
     try:
-        header, tensors = encode_song(song, corpus, encoder)
-    except (AudioError, EncodingError) as error:
+        header, tensors = _encode_song(song, corpus, encoder)
+    except (AudioError, _EncodingError) as error:
         report.left_out[f"{corpus}/{song.id}"] = str(error)
         path.unlink(missing_ok=True)  # what was there is of other files
         return

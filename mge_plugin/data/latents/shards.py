@@ -40,7 +40,7 @@ from mge_plugin.data.order import Item, collate
 from mge_plugin.data.triplets import Asked
 
 MEGABYTE = 1_000_000
-OWNER = "shard"  # of temporary files
+_OWNER = "shard"  # of temporary files
 
 
 def write_shards(store: Store, megabytes: int) -> list[Path]:
@@ -50,7 +50,7 @@ def write_shards(store: Store, megabytes: int) -> list[Path]:
     """
     folder = store.root / "shards"
     folder.mkdir(exist_ok=True)
-    sweep(folder, OWNER)
+    sweep(folder, _OWNER)
     songs = store.songs()
     written = []
     for split in sorted({song.split for song in songs.values()}):
@@ -77,7 +77,7 @@ def _by_size(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
 
 
 def _write_shard(shard: Path, songs: dict[Path, LatentSong]) -> None:
-    partial = shard.with_name(f".{shard.name}.{OWNER}.tmp")
+    partial = shard.with_name(f".{shard.name}.{_OWNER}.tmp")
     with partial.open("wb") as file, wds.TarWriter(file, mtime=0) as tar:
         for path, song in songs.items():
             key = f"{safe_name(song.corpus)}/{path.stem}"
@@ -86,7 +86,7 @@ def _write_shard(shard: Path, songs: dict[Path, LatentSong]) -> None:
     os.replace(partial, shard)
 
 
-class ShardStream(IterableDataset):
+class _ShardStream(IterableDataset):
     """Items from shards without an end; an epoch is `batches` batches of every rank together."""
 
     def __init__(self, config: LatentsConfig, batch_size: int, asked: Asked) -> None:
@@ -177,7 +177,7 @@ def shard_loader(
             f"{batch_size}"
         )
     return DataLoader(
-        ShardStream(config, batch_size, asked),
+        _ShardStream(config, batch_size, asked),
         batch_size,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

@@ -43,8 +43,8 @@ from mge_plugin.files import file_stem
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files; another number cannot be read
-HEADER = "mge_latents"  # the key of the header's metadata
+_FORMAT = 1  # of the files; another number cannot be read
+_HEADER = "mge_latents"  # the key of the header's metadata
 
 Sum = tuple[int, ...]  # numbers of stems
 
@@ -156,14 +156,14 @@ class LatentSong:
 
     def to_json(self) -> str:
         """The header's text."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True)
+        return json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "LatentSong":
         """Read a header; one that is none raises ValueError."""
         try:
             values = json.loads(text)
-            if values.pop("format") != FORMAT:
+            if values.pop("format") != _FORMAT:
                 raise ValueError("it is of another format")
             values["stems"] = tuple(LatentStem(**stem) for stem in values["stems"])
             values["sums"] = tuple(tuple(stems) for stems in values["sums"])
@@ -217,9 +217,9 @@ def _part(song: Song, part: Any) -> list[Any]:
     return [relative_path(song, part.path), part.sample_rate, part.num_frames, part.stream]
 
 
-ENDING = ".safetensors"
+_ENDING = ".safetensors"
 SONG = "song"  # owner of the files of songs
-THREADS = 8  # headers read at a time: on a network disk each waits
+_THREADS = 8  # headers read at a time: on a network disk each waits
 
 
 class LatentsError(ValueError):
@@ -241,7 +241,7 @@ class Store:
 
     def song_path(self, corpus: str, split: str, song_id: str) -> Path:
         """The file of a song."""
-        return self.root / safe_name(corpus) / safe_name(split) / f"{safe_name(song_id)}{ENDING}"
+        return self.root / safe_name(corpus) / safe_name(split) / f"{safe_name(song_id)}{_ENDING}"
 
     def info(self) -> StoreInfo | None:
         """What its songs have in common, None of a new folder."""
@@ -259,7 +259,7 @@ class Store:
         there = self.info()
         if there is None:
             text = json.dumps(asdict(info), indent=4)
-            write_owned(self.root / "store.json", text.encode(), owner)
+            _write_owned(self.root / "store.json", text.encode(), owner)
         elif differences := there.differences(info):
             what = "; ".join(differences)
             raise ConfigError(f"{self.root}: latents made in another way are there: {what}")
@@ -269,17 +269,17 @@ class Store:
 
         One process alone writes a song, so what an earlier one left of it is written over.
         """
-        content = save(dict(tensors), metadata={HEADER: song.to_json()})
-        write_owned(path, content, SONG)
+        content = save(dict(tensors), metadata={_HEADER: song.to_json()})
+        _write_owned(path, content, SONG)
 
     def songs(self, owner: str | None = None) -> dict[Path, LatentSong]:
         """Every song by its file, in order; headers are remembered in `index.json`."""
         remembered = self._remembered()
-        paths = sorted(self.root.glob(f"*/*/*{ENDING}"))
+        paths = sorted(self.root.glob(f"*/*/*{_ENDING}"))
         stamps = {path: _stamp(path) for path in paths}
         entries = {path: remembered.get(self._name(path), {}) for path in paths}
         new = [path for path in paths if entries[path].get("stamp") != stamps[path]]
-        with ThreadPoolExecutor(THREADS) as pool:
+        with ThreadPoolExecutor(_THREADS) as pool:
             read = dict(zip(new, pool.map(read_header, new), strict=True))
         songs = {
             path: read[path] if path in read else LatentSong.from_json(entries[path]["song"])
@@ -307,7 +307,7 @@ class Store:
             for path, song in songs.items()
         }
         try:
-            write_owned(self.root / "index.json", json.dumps(entries).encode(), owner)
+            _write_owned(self.root / "index.json", json.dumps(entries).encode(), owner)
         except OSError as error:
             logger.warning("%s: the index is not kept (%s)", self.root, error.strerror or error)
 
@@ -328,7 +328,7 @@ def opened(path: Path) -> Iterator[Any]:
 def read_header(path: Path) -> LatentSong:
     """A song without its tensors; a file that is cut or of another kind raises LatentsError."""
     with opened(path) as file:
-        text = (file.metadata() or {}).get(HEADER)
+        text = (file.metadata() or {}).get(_HEADER)
     if text is None:
         raise LatentsError("holds no latents of `mge encode`", path)
     try:
@@ -343,7 +343,7 @@ def safe_name(text: str) -> str:
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def write_owned(path: Path, content: bytes, owner: str) -> None:
+def _write_owned(path: Path, content: bytes, owner: str) -> None:
     """Like `write_file`, with a temporary name that tells who left it, see `sweep`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{owner}.tmp")
