@@ -14,7 +14,7 @@ from mge_plugin.registry import original
 _SHORTEST = 11  # seconds of a window for which SAT 0.0.19 can build its mask's sliders
 
 
-def _create_mge_ui(
+def create_mge_ui(
     model_config: Mapping[str, Any], in_model: MGEModel, *args: Any, **kwargs: Any
 ) -> gr.Blocks:
     """In place of SAT's `create_diffusion_cond_ui`, which builds the page first."""

@@ -187,12 +187,12 @@ class MelDecoder(Float32Module):
         return rearrange(audio, "(b c) s -> b c s", c=channels).to(latents.dtype)
 
 
-def _create_encoder(encoder_config: Mapping[str, Any]) -> MelEncoder:
+def create_encoder(encoder_config: Mapping[str, Any]) -> MelEncoder:
     """From SAT's section `encoder`."""
     return MelEncoder(_section(encoder_config, "encoder"))
 
 
-def _create_decoder(decoder_config: Mapping[str, Any]) -> MelDecoder:
+def create_decoder(decoder_config: Mapping[str, Any]) -> MelDecoder:
     """From SAT's section `decoder`."""
     return MelDecoder(_section(decoder_config, "decoder"))
 

@@ -239,7 +239,7 @@ def _folder(trainer: pl.Trainer) -> Path:
     return Path(trainer.default_root_dir) / "demos"
 
 
-def _create_mge_demo_callback(
+def create_mge_demo_callback(
     model_config: Mapping[str, Any], demo_dl: Iterable, **_: Any
 ) -> _MGEDemoCallback:
     """Build the demo callback as SAT's `create_demo_callback_from_config` is called."""
@@ -247,7 +247,7 @@ def _create_mge_demo_callback(
     return _MGEDemoCallback(demo, demo_dl, model_config["sample_rate"])
 
 
-def _create_mge_metrics_callback(model_config: Mapping[str, Any], **_: Any) -> pl.Callback:
+def create_mge_metrics_callback(model_config: Mapping[str, Any], **_: Any) -> pl.Callback:
     """SAT 0.0.20 scores text-to-audio while training; tracks are judged by validation and demos."""
     if model_config.get("training", {}).get("metrics"):
         logger.warning("training.metrics: SAT's text-to-audio metrics are not run for mge_dit")
