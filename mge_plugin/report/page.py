@@ -1,14 +1,10 @@
-"""One self-contained HTML file: text, players, spectrograms, tables; nothing comes from outside.
+"""One self-contained HTML file: text, mixers, tables; nothing is loaded from outside.
 
-    Page -> Section -> Clip  -> Card, what the template shows of it
+    Page -> Section -> Clip   -> MixerTrack, a row of <mge-mixer> (templates/mixer.js)
                     -> Table
 
 Prompts and titles are untrusted: the templates escape every string, and the page's
-Content-Security-Policy loads nothing from anywhere and runs no script but `templates/page.js`.
-
-Numbers as a reader likes them.
-
-What a result page says. Strings are plain text; the page escapes them.
+Content-Security-Policy loads nothing over the network and runs no script but `templates/mixer.js`.
 """
 
 from __future__ import annotations
@@ -18,9 +14,8 @@ import hashlib
 import logging
 import math
 import os
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +23,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from mge_plugin.files import write_file
 from mge_plugin.report.pictures import (
     FLOOR_DB,
     VMAX_DB,
@@ -38,14 +34,12 @@ from mge_plugin.report.pictures import (
     decibels,
     encode_flac,
     measure_levels,
-    plot_box,
     spectrogram_png,
 )
 
 logger = logging.getLogger(__name__)
 
 _MINUS = "\N{MINUS SIGN}"
-_METER_FLOOR_DB = -60.0  # left end of a level meter
 
 
 def format_db(level_db: float, unit: str = "dBFS") -> str:
@@ -59,16 +53,11 @@ def format_db(level_db: float, unit: str = "dBFS") -> str:
 def format_length(seconds: float) -> str:
     """'1:23.4', '9.5 s' or '62.5 µs'."""
     if seconds >= 59.95:
-        return format_clock(seconds)
+        tenths = round(seconds * 10)
+        return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
     if seconds >= 0.1:
         return f"{seconds:.1f} s"
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
-
-
-def format_clock(seconds: float) -> str:
-    """'0:09.5'."""
-    tenths = round(seconds * 10)
-    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def _format_sample_rate(sample_rate: int) -> str:
@@ -79,12 +68,6 @@ def _format_sample_rate(sample_rate: int) -> str:
 def _format_channels(count: int) -> str:
     """'mono', 'stereo' or '6 channels'."""
     return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
-
-
-def meter_percent(level_db: float) -> float:
-    """Where `level_db` stands on a meter from METER_FLOOR_DB (0) to full scale (100)."""
-    share = 1 - max(level_db, _METER_FLOOR_DB) / _METER_FLOOR_DB
-    return round(100 * min(share, 1.0), 1)
 
 
 def is_number(cell: str) -> bool:
@@ -99,13 +82,14 @@ def is_number(cell: str) -> bool:
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth value to compare by
 class Clip:
-    """Audio with a player, a spectrogram and its levels."""
+    """Audio with a title: one track of its section's mixer."""
 
     title: str
     caption: str
     audio: np.ndarray  # (channels, samples), floats, 1.0 is full scale
     sample_rate: int  # Hz
     prompt: str | None = None
+    part: bool = False  # whether the parts of the section sum to one of its other clips
 
 
 @dataclass(frozen=True)
@@ -127,7 +111,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, text, the clips as cards, then the tables."""
+    """A heading, text, the clips in one mixer, then the tables."""
 
     title: str
     text: str = ""
@@ -137,7 +121,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """`notice` is what nobody may overlook; `facts` are short, such as {"seed": "7"}."""
+    """`notice` is shown as a warning; `facts` are short, such as {"seed": "7"}."""
 
     title: str
     lead: str = ""
@@ -147,35 +131,35 @@ class Page:
 
 
 @dataclass(frozen=True)
-class _Card:
-    """A clip as the template shows it."""
+class MixerTrack:
+    """A clip as the mixer shows it."""
 
-    audio_uri: str
-    picture_uri: str
-    n_channels: int
-    seconds: float
+    clip: Clip
+    audio_url: str
+    picture_url: str
     levels: Levels
-    gain_db: float  # of the player only, 0 unless the clip is over full scale
+    gain_db: float = 0.0  # of the player only, below 0 if the clip is over full scale
+    download: str | None = None  # file name of the link, if there is one
+
+    @property
+    def channels(self) -> int:
+        return self.clip.audio.shape[0]
+
+    @property
+    def seconds(self) -> float:
+        return self.clip.audio.shape[1] / self.clip.sample_rate
 
 
 def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
     """Write `page` as one HTML file at `path`, whole or not at all, and return the path."""
-    path = Path(path)
     html = render_page(page).encode("utf-8", errors="xmlcharrefreplace")  # for lone surrogates
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(html)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    logger.info("wrote %s, %.1f MB", path, len(html) / 1e6)
-    return path
+    logger.info("%s: %.1f MB", path, len(html) / 1e6)
+    return write_file(Path(path), html)
 
 
 def render_page(page: Page) -> str:
     """Return the HTML of `page`; broken audio raises a ValueError that names the clip."""
-    script = Markup(_templates().get_template("page.js").render())
+    script = Markup(mixer_script())
     return (
         _templates()
         .get_template("page.html")
@@ -183,43 +167,47 @@ def render_page(page: Page) -> str:
             page=page,
             script=script,
             script_hash=_base64(hashlib.sha256(script.encode()).digest()),
-            plot=_plot_insets(),
             colours=colour_stops(9),
             scale=[f"{db:g} dB".replace("-", _MINUS) for db in (FLOOR_DB, VMAX_DB)],
         )
     )
 
 
-def _make_card(clip: Clip) -> _Card:
-    """Measure, draw and encode `clip`."""
+def render_mixer(tracks: Sequence[MixerTrack], name: str) -> Markup:
+    """Return the HTML of one mixer; `name` is the file name of a downloaded mix."""
+    rate = max(track.clip.sample_rate for track in tracks)
+    html = _templates().get_template("mixer.html").render(tracks=tracks, rate=rate, name=name)
+    return Markup(html)
+
+
+def mixer_script() -> str:
+    """The script that defines <mge-mixer>."""
+    return _templates().get_template("mixer.js").render()
+
+
+def _mix_clips(clips: Sequence[Clip], name: str) -> Markup:
+    return render_mixer([_embed(clip) for clip in clips], name)
+
+
+def _embed(clip: Clip) -> MixerTrack:
+    """Measure `clip`, draw it, and put audio and picture into data URIs."""
     name = f"clip {clip.title!r}"
     audio = checked_audio(clip.audio, name)
     sample_rate = checked_sample_rate(clip.sample_rate, name)
     flac, gain = encode_flac(audio, sample_rate)
-    return _Card(
-        audio_uri=f"data:audio/flac;base64,{_base64(flac)}",
-        picture_uri=f"data:image/png;base64,{_base64(spectrogram_png(audio, sample_rate))}",
-        n_channels=audio.shape[0],
-        seconds=audio.shape[1] / sample_rate,
-        levels=measure_levels(audio),
-        gain_db=decibels(gain),
+    picture = spectrogram_png(audio, sample_rate, axes=False)
+    return MixerTrack(
+        replace(clip, audio=audio, sample_rate=sample_rate),
+        f"data:audio/flac;base64,{_base64(flac)}",
+        f"data:image/png;base64,{_base64(picture)}",
+        measure_levels(audio),
+        decibels(gain),
     )
 
 
 def _numeric_columns(table: Table) -> list[bool]:
     cells = [[row[i] for row in table.rows] for i in range(len(table.columns))]
     return [bool(column) and all(map(is_number, column)) for column in cells]
-
-
-def _plot_insets() -> dict[str, float]:
-    """Distances of the plot from the edges of its picture, in percent."""
-    left, bottom, width, height = (100 * share for share in plot_box())
-    return {
-        "left": left,
-        "right": 100 - left - width,
-        "bottom": bottom,
-        "top": 100 - bottom - height,
-    }
 
 
 def _base64(data: bytes) -> str:
@@ -236,13 +224,11 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        card=_make_card,
         channels=_format_channels,
-        clock=format_clock,
         db=format_db,
         duration=format_length,
         is_finite=math.isfinite,
-        meter=meter_percent,
+        mixer=_mix_clips,
         numeric_columns=_numeric_columns,
         rate=_format_sample_rate,
     )

@@ -1,10 +1,7 @@
-"""Spectrograms of several sounds under one another, each with its name.
+"""Pictures and levels of audio, and its encoding for a browser.
 
-Check audio before it is shown, and encode it for a browser.
-
-Peak and RMS levels in dBFS: a full-scale sine has a peak of 0 and an RMS of -3.01.
-
-Mel spectrograms on a fixed dB scale, so that the pictures of one page can be compared.
+Levels are dBFS: a full-scale sine has a peak of 0 and an RMS of -3.01. Mel spectrograms have one
+fixed dB scale, so that the pictures of a page can be compared.
 """
 
 from __future__ import annotations
@@ -98,9 +95,10 @@ def decibels(amplitude: float) -> float:
 
 
 N_MELS = 128
-_WINDOW_S = 0.064  # tells two notes a semitone apart from about 500 Hz on
+_WINDOW_S = 0.064  # separates two notes a semitone apart from about 500 Hz on
 FLOOR_DB, VMAX_DB = -90.0, -10.0  # music seldom has more in one band
-WIDTH, HEIGHT = 840, 340  # pixels, two a CSS pixel in a card of a three-column page
+WIDTH, HEIGHT = 840, 340  # pixels of a picture with axes
+_PLAIN_WIDTH = 1600  # pixels of a picture without axes
 _DPI = 192
 _MARGINS = {"left": 64, "right": 34, "bottom": 50, "top": 16}  # pixels around the plot
 _COLOUR_MAP = "magma"
@@ -139,18 +137,22 @@ def spectrogram_png(
     height: int = HEIGHT,
     vmax_db: float = VMAX_DB,
     floor_db: float = FLOOR_DB,
+    axes: bool = True,
 ) -> bytes:
-    """Draw `audio` as a PNG of `width` x `height` pixels, time across and mel frequency up.
+    """Draw `audio` as a PNG, time across and mel frequency up.
 
-    The colours always run from `floor_db` (dark) to `vmax_db`, so silence is dark.
+    The colours always run from `floor_db` (dark) to `vmax_db`, so silence is dark. With axes the
+    picture has `width` x `height` pixels, without them one row per mel band.
     """
     samples = checked_audio(audio)
+    if not axes:
+        return _plain_png(samples, sample_rate, vmax_db, floor_db)
     hop_length = _hop_length(samples.shape[-1], sample_rate, width)
     mel = mel_spectrogram(samples, sample_rate, hop_length=hop_length, floor_db=floor_db)
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=colour_stops(1)[0])
-    axes = figure.add_axes(plot_box(width, height))
+    plot = figure.add_axes(plot_box(width, height))
     frame_edges = (np.array([0, mel.shape[1]]) - 0.5) * hop_length / sample_rate
-    axes.imshow(
+    plot.imshow(
         mel,
         cmap=_COLOUR_MAP,
         vmin=floor_db,
@@ -159,8 +161,8 @@ def spectrogram_png(
         aspect="auto",
         extent=(*frame_edges, 0, N_MELS),
     )
-    _draw_time_axis(axes, samples.shape[-1] / sample_rate)
-    _draw_frequency_axis(axes, sample_rate)
+    _draw_time_axis(plot, samples.shape[-1] / sample_rate)
+    _draw_frequency_axis(plot, sample_rate)
     return _png(figure)
 
 
@@ -177,6 +179,19 @@ def colour_stops(count: int) -> list[str]:
     """`count` colours of the map, from the darkest on, as '#rrggbb'."""
     colour_map = matplotlib.colormaps[_COLOUR_MAP]
     return [to_hex(colour_map(share)) for share in np.linspace(0, 1, count)]
+
+
+def _plain_png(audio: np.ndarray, sample_rate: int, vmax_db: float, floor_db: float) -> bytes:
+    """The plot alone, at one pixel per frame and band, as an indexed PNG."""
+    hop_length = _hop_length(audio.shape[-1], sample_rate, _PLAIN_WIDTH)
+    mel = mel_spectrogram(audio, sample_rate, hop_length=hop_length, floor_db=floor_db)
+    shares = (mel[::-1] - floor_db) / (vmax_db - floor_db)
+    picture = Image.fromarray(np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8), mode="P")
+    colours = matplotlib.colormaps[_COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
+    picture.putpalette(colours.tobytes())
+    file = io.BytesIO()
+    picture.save(file, format="PNG", optimize=True)
+    return file.getvalue()
 
 
 def _window_length(sample_rate: int) -> int:

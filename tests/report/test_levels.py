@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mge_plugin.report.page import format_clock, format_db, format_length, is_number, meter_percent
+from mge_plugin.report.page import format_db, format_length, is_number
 from mge_plugin.report.pictures import measure_levels
 
 
@@ -38,20 +38,6 @@ def test_levels_are_readable(level, text):
 )
 def test_lengths_are_readable(seconds, text):
     assert format_length(seconds) == text
-
-
-def test_the_clock_carries_into_the_minute():
-    assert [format_clock(s) for s in (0, 59.94, 59.96, 125)] == [
-        "0:00.0",
-        "0:59.9",
-        "1:00.0",
-        "2:05.0",
-    ]
-
-
-@pytest.mark.parametrize(("level", "percent"), [(-math.inf, 0), (-30, 50), (0, 100), (6, 100)])
-def test_a_meter_goes_from_60_below_full_scale_to_full_scale(level, percent):
-    assert meter_percent(level) == percent
 
 
 @pytest.mark.parametrize("cell", ["3", "−3.1", "12 %", "0.5 ± 0.1", "1e-4"])

