@@ -2,10 +2,13 @@
 
     python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT ARGS...
 
+SCRIPT is a path, or the name of a script that is found in the folder MGE_SAT_SCRIPTS, in the clone
+that stable-audio-tools is installed from, or in `mge_plugin.scripts`.
+
 The script runs in this process's own `__main__`, whose `__spec__` stays: Lightning starts its other
-ranks as `python -m mge_plugin.__main__ ARGS...`, so that they are registered too. What it leaves
-out is the script's name; that travels in an environment variable, used only by a rank that was
-started with the very same arguments.
+ranks as `python -m mge_plugin.__main__ ARGS...`, so that they are registered too. That command lacks
+the script's name; it travels in an environment variable, used only by a rank that was started with
+the very same arguments.
 """
 
 import json
@@ -13,25 +16,35 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType
 
 from mge_plugin import registry
 
 LAUNCH_VARIABLE = "MGE_PLUGIN_LAUNCH"
-_USAGE = """usage: python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT [ARGS...]
+SCRIPTS_VARIABLE = "MGE_SAT_SCRIPTS"
+_OURS = ("train.py", "unwrap_model.py", "run_gradio.py")  # in mge_plugin.scripts
+_CHECKED = ("unwrap_model.py", "run_gradio.py")  # read model files that may come from strangers
+_DEFAULTS = "defaults.ini"  # where train.py has its defaults, in the current folder
+_USAGE = f"""usage: python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT [ARGS...]
+       mge run [--cpu[=PROCESSES]] SCRIPT [ARGS...]
 
-Run one of stable-audio-tools' scripts (train.py, unwrap_model.py, ...) with the plugin registered.
---cpu lets scripts that ask for a GPU by name run without one, in one process or in several."""
+Run one of stable-audio-tools' scripts with the plugin registered: train.py, unwrap_model.py,
+run_gradio.py, or the path of any script. A name without a folder is looked up in the current folder,
+in ${SCRIPTS_VARIABLE}, and in the clone that stable-audio-tools is installed from; where there is
+none, the plugin's own version of the script is used. `SCRIPT --help` shows a script's options.
+
+--cpu runs scripts that request a GPU by name without one, in one process or in several."""
 
 
 @dataclass(frozen=True)
 class Launch:
     """A script to run: its path, its arguments and whether to keep to the CPU."""
 
-    script: str
+    script: str  # a path, or a name in mge_plugin.scripts
     arguments: tuple[str, ...]
-    cpu_processes: int | None = None  # None: devices as the script asks
+    cpu_processes: int | None = None  # None: the devices that the script requests
 
     @classmethod
     def parse(cls, argv: Sequence[str]) -> "Launch":
@@ -39,14 +52,15 @@ class Launch:
         argv, processes = list(argv), None
         while argv and argv[0].startswith("-"):
             option, _, value = argv.pop(0).partition("=")
+            if option in ("--help", "-h"):
+                sys.stdout.write(f"{_USAGE}\n")
+                raise SystemExit(0)
             if option != "--cpu" or (value and not value.isdigit()) or value == "0":
                 raise SystemExit(f"unknown option {option}{'=' + value if value else ''}\n{_USAGE}")
             processes = int(value or 1)
         if not argv:
             raise SystemExit(_USAGE)
-        if not Path(argv[0]).is_file():
-            raise SystemExit(f"{argv[0]}: no such script")
-        return cls(str(Path(argv[0]).resolve()), tuple(argv[1:]), processes)
+        return cls(_find_script(argv[0]), tuple(argv[1:]), processes)
 
     @classmethod
     def inherited(cls, argv: Sequence[str]) -> "Launch | None":
@@ -63,6 +77,21 @@ class Launch:
         os.environ[LAUNCH_VARIABLE] = json.dumps(launch)
 
 
+def _find_script(name: str) -> str:
+    """The absolute path of a script, or the name of one of ours."""
+    folders = [Path()]
+    if Path(name).name == name:
+        folders += [Path(f) for f in (os.environ.get(SCRIPTS_VARIABLE),) if f]
+        spec = find_spec("stable_audio_tools")
+        folders += [Path(f).parent for f in (spec and spec.submodule_search_locations) or ()]
+    for path in (folder / name for folder in folders):
+        if path.is_file():
+            return str(path.resolve())
+    if name in _OURS:
+        return name
+    raise SystemExit(f"{name}: no such script, expected a path or one of {', '.join(_OURS)}")
+
+
 def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
     """Register the plugin and make `sys` look as if Python had been called with the script.
 
@@ -70,11 +99,38 @@ def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
     """
     launch = Launch.inherited(argv) or Launch.parse(argv)
     launch.export()
+    script = Path(launch.script)
+    if script.name in _CHECKED:
+        _check_weights(launch.arguments)
     registry.install()
     if launch.cpu_processes is not None:
         from mge_plugin.devices import keep_to_cpu
 
         keep_to_cpu(launch.cpu_processes)
-    sys.argv = [launch.script, *launch.arguments]
-    sys.path.insert(0, str(Path(launch.script).parent))
-    return launch.script, compile(Path(launch.script).read_bytes(), launch.script, "exec")
+    arguments = [*launch.arguments]
+    if launch.script in _OURS:
+        code = f"from mge_plugin.scripts import main\nmain({launch.script!r}, {arguments!r})"
+        sys.argv = [launch.script, *arguments]
+        return launch.script, compile(code, launch.script, "exec")
+    defaults = script.with_name(_DEFAULTS)
+    if script.name == "train.py" and defaults.is_file() and not Path(_DEFAULTS).exists():
+        arguments += ["--config-file", str(defaults)]
+    sys.argv = [launch.script, *arguments]
+    sys.path.insert(0, str(script.parent))
+    return launch.script, compile(script.read_bytes(), launch.script, "exec")
+
+
+def _check_weights(arguments: Sequence[str]) -> None:
+    """Refuse a checkpoint that would run code; then torch.load opens tensors alone."""
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # SAT's unwrap_model.py loads without it
+    values = [*arguments, ""]
+    for option, value in zip(arguments, values[1:], strict=True):
+        name, sign, inline = option.partition("=")
+        path = Path(inline if sign else value)
+        if name.endswith("ckpt-path") and path.is_file():
+            from mge_plugin.models.checkpoints import CheckpointError, read_weights
+
+            try:
+                read_weights(path)
+            except CheckpointError as error:
+                raise SystemExit(f"error: {error}") from error
