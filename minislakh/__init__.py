@@ -1,5 +1,6 @@
-"""MiniSlakh: a small made-up corpus in the layout of Slakh2100."""
+"""MiniSlakh: a small synthetic corpus in the layout of Slakh2100."""
 
 from .corpus import write_corpus
+from .track import Sound
 
-__all__ = ["write_corpus"]
+__all__ = ["Sound", "write_corpus"]

@@ -10,7 +10,7 @@ import numpy as np
 from .bass import play_bass
 from .chords import play_arp, play_comp, play_pad, play_stab
 from .drums import play_drums, play_hits
-from .ensemble import assign_roles, draw_instruments, draw_level
+from .ensemble import assign_roles, draw_core, draw_instruments, draw_level
 from .form import count_bars, draw_activity, plan_sections
 from .grid import Bar, Event, Song, choose
 from .melody import play_counter, play_lead
@@ -20,6 +20,7 @@ from .theory import NAMES, Chord, diatonic_chord, draw_progressions, read_progre
 
 LIFT_SHARE = 0.15  # share of songs whose last chorus is a whole tone higher
 SHORTEST = 0.04  # seconds; a note that another one of its pitch cuts shorter than this is dropped
+ENSEMBLE_STREAM = 2  # of a song's randomness: whether it has the four core instruments alone
 END = 0.15  # seconds before the end of the song at which the last notes are let go
 
 
@@ -46,11 +47,15 @@ def players() -> dict[str, Player]:
     }
 
 
-def compose_song(seed: int, index: int, seconds: float) -> Score:
-    """The song number `index` of a corpus; it depends on these three numbers only."""
+def compose_song(seed: int, index: int, seconds: float, core: float = 0.0) -> Score:
+    """The song number `index` of a corpus; it depends on these numbers only.
+
+    A share `core` of the songs has bass, drums, guitar and piano alone.
+    """
     rng = np.random.default_rng([seed, index])
     song = _plan_song(seconds, rng)
-    instruments = draw_instruments(song.style, rng)
+    core_only = np.random.default_rng([seed, index, ENSEMBLE_STREAM]).random() < core
+    instruments = (draw_core if core_only else draw_instruments)(song.style, rng)
     roles = assign_roles(instruments, rng)
     activity = draw_activity(roles, song.sections, rng)
     parts = [

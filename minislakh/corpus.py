@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from .synth import require_packages
-from .track import write_track
+from .track import PLAIN, Sound, write_track
 
 SETTINGS = "minislakh.json"
 VERSION = 1  # raise it when the same seed no longer gives the same bytes
@@ -36,6 +37,9 @@ class Settings:
     seconds: float  # length of each song
     seed: int
     version: int = VERSION
+    soundfonts: tuple[str, ...] = ()  # names of the files
+    effects: float = 0.0
+    core: float = 0.0
 
     def __post_init__(self) -> None:
         if self.songs < 1:
@@ -44,10 +48,26 @@ class Settings:
             raise ValueError(f"seconds = {self.seconds}: expected {SHORTEST} or more")
         if self.seed < 0:
             raise ValueError(f"seed = {self.seed}: expected 0 or more")
+        for name in ("effects", "core"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} = {getattr(self, name)}: expected a share from 0 to 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to the corpus; options that are off are left out, as in older corpora."""
+        values = asdict(self) | {"soundfonts": list(self.soundfonts)}
+        optional = ("soundfonts", "effects", "core")
+        return {name: value for name, value in values.items() if value or name not in optional}
 
 
 def write_corpus(
-    out: Path, songs: int, seconds: float, seed: int, *, workers: int = 1, progress: bool = True
+    out: Path,
+    songs: int,
+    seconds: float,
+    seed: int,
+    *,
+    sound: Sound = PLAIN,
+    workers: int = 1,
+    progress: bool = True,
 ) -> Path:
     """Write `songs` songs of `seconds` into `out` and return it.
 
@@ -55,12 +75,17 @@ def write_corpus(
     that seed and length. A second run writes only the tracks that are not there.
     """
     out = Path(out)
-    settings = Settings(songs, float(seconds), seed)
+    fonts = tuple(path.name for path in sound.soundfonts)
+    settings = Settings(
+        songs, float(seconds), seed, soundfonts=fonts, effects=sound.effects, core=sound.core
+    )
+    if absent := [str(path) for path in sound.soundfonts if not path.is_file()]:
+        raise FileNotFoundError(f"soundfonts: no such file: {', '.join(absent)}")
     if workers < 1:
         raise ValueError(f"workers = {workers}: expected 1 or more")
     require_packages()
     claim_folder(out, settings)
-    missing = [job for job in plan_tracks(out, settings) if not job[0].exists()]
+    missing = [(*job, sound) for job in plan_tracks(out, settings) if not job[0].exists()]
     log.info("%s: %d of %d songs to write", out, len(missing), songs)
     for folder in {folder.parent: None for folder, *_ in missing}:
         folder.mkdir(exist_ok=True)
@@ -99,7 +124,7 @@ def claim_folder(out: Path, settings: Settings) -> None:
             f"{out}: expected an empty folder or one with {SETTINGS}, found {found[:5]}"
         )
     unfinished = out / f".{SETTINGS}.tmp"
-    unfinished.write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(settings.to_json(), indent=2) + "\n", encoding="utf-8")
     os.replace(unfinished, out / SETTINGS)
 
 
@@ -110,14 +135,14 @@ def _check_settings(out: Path, settings: Settings) -> None:
         found = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{out / SETTINGS}: not JSON ({error}); expected a MiniSlakh's") from error
-    if found != asdict(settings):
+    if found != settings.to_json():
         raise ValueError(
-            f"{out}: holds a MiniSlakh of {found}, asked for {asdict(settings)}; "
+            f"{out}: has a MiniSlakh of {found}, requested {settings.to_json()}; "
             "use another folder or the same settings"
         )
 
 
-def _write_all(jobs: list[tuple[Path, int, int, float]], workers: int) -> Iterator[None]:
+def _write_all(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[None]:
     """Write every track, here or in `workers` processes; yields after each one."""
     if workers == 1:
         for job in jobs:

@@ -62,6 +62,14 @@ def draw_instruments(style: Style, rng: np.random.Generator) -> list[Instrument]
     return chosen
 
 
+def draw_core(style: Style, rng: np.random.Generator) -> list[Instrument]:
+    """Bass, drums, guitar and piano alone."""
+    chosen: list[Instrument] = []
+    for name in CORE:
+        chosen.append(_draw_instrument(name, style, chosen, rng))
+    return chosen
+
+
 def _draw_extras(present: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """`count` classes that join; a guitar or a piano joins only another of its kind."""
     missing = [name for name in CORE if name not in present]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,14 +45,20 @@ def find_soundfont() -> Path:
     raise FileNotFoundError(f"{folders[0]}: {SOUNDFONT} is not there; reinstall pretty_midi")
 
 
-class Renderer:
-    """Renders the parts of one song. One instance a song: a song then never depends on another."""
+@lru_cache(maxsize=4)
+def open_soundfont(path: Path) -> Renderer:
+    """One renderer per file and process: large soundfonts take seconds to load."""
+    return Renderer(path)
 
-    def __init__(self) -> None:
+
+class Renderer:
+    """Renders parts with one soundfont. A part starts from silence, whatever was played before."""
+
+    def __init__(self, path: Path) -> None:
         import tinysoundfont
 
-        self.synth = tinysoundfont.Synth(gain=GAIN, samplerate=SAMPLE_RATE)
-        self.soundfont = self.synth.sfload(str(find_soundfont()))
+        self.synth: Any = tinysoundfont.Synth(gain=GAIN, samplerate=SAMPLE_RATE)
+        self.soundfont = self.synth.sfload(str(path))
 
     def render(self, part: Part, samples: int) -> np.ndarray:
         """Mono float32 audio of one part, (samples,), before any levelling."""

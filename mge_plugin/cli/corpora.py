@@ -23,12 +23,28 @@ def minislakh(
     songs: Annotated[int, typer.Option(min=1, help="Number of songs.")] = 20,
     seconds: Annotated[float, typer.Option(help="Length of a song.")] = 30.0,
     seed: Seed = 0,
+    soundfont: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="SoundFont that plays the instruments; can be repeated: each instrument of a song "
+            "is played by one of them. Default: TimGM6mb, which pretty_midi includes.",
+        ),
+    ] = None,
+    effects: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of songs with equalizer, drive and reverb."),
+    ] = 0.0,
+    core: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of songs of bass, drums, guitar and piano alone."),
+    ] = 0.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Compose and render a small corpus in Slakh2100's layout."""
-    from minislakh import write_corpus
+    from minislakh import Sound, write_corpus
 
-    typer.echo(f"Wrote {write_corpus(out, songs, seconds, seed, workers=workers)}")
+    sound = Sound(tuple(soundfont or ()), effects, core)
+    typer.echo(f"Wrote {write_corpus(out, songs, seconds, seed, sound=sound, workers=workers)}")
 
 
 @app.command()

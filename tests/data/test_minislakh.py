@@ -16,7 +16,7 @@ pytest.importorskip("tinysoundfont")
 mido = pytest.importorskip("mido")
 pretty_midi = pytest.importorskip("pretty_midi")
 
-from minislakh import write_corpus  # noqa: E402
+from minislakh import Sound, write_corpus  # noqa: E402
 from minislakh.chords import (  # noqa: E402
     ARPEGGIOS,
     FAMILY_RHYTHMS,
@@ -37,7 +37,7 @@ from minislakh.melody import (  # noqa: E402
 )
 from minislakh.score import inst_class  # noqa: E402
 from minislakh.styles import all_styles  # noqa: E402
-from minislakh.synth import Renderer  # noqa: E402
+from minislakh.synth import Renderer, find_soundfont  # noqa: E402
 
 RATE = 44100
 SECONDS = 4.7
@@ -201,7 +201,7 @@ def test_full_scale_sine_has_the_loudness_of_the_standard():
 
 
 def test_every_pitch_of_every_instrument_sounds():
-    renderer = Renderer()
+    renderer = Renderer(find_soundfont())
     for instrument in pitched_instruments():
         renderer.synth.program_select(0, renderer.soundfont, 0, instrument.preset)
         for pitch in range(instrument.low, instrument.high + 1):
@@ -214,10 +214,67 @@ def test_every_pitch_of_every_instrument_sounds():
 
 def test_a_part_sounds_the_same_alone_as_after_another():
     score = compose_song(SEED, 1, 5.0)
-    renderer = Renderer()
+    renderer = Renderer(find_soundfont())
     one_by_one = [renderer.render(part, 5 * RATE) for part in score.parts]
     for part, audio in zip(score.parts, one_by_one, strict=True):
-        np.testing.assert_array_equal(Renderer().render(part, 5 * RATE), audio)
+        np.testing.assert_array_equal(Renderer(find_soundfont()).render(part, 5 * RATE), audio)
+
+
+# --- soundfonts, effects, ensembles
+
+
+@pytest.fixture(scope="module")
+def other_sound(tmp_path_factory) -> Path:
+    """The corpus again, its parts played by two files with the same content, with effects."""
+    folder = tmp_path_factory.mktemp("sound")
+    fonts = tuple(folder / name for name in ("one.sf2", "two.sf2"))
+    for font in fonts:
+        shutil.copyfile(find_soundfont(), font)
+    plain = write_corpus(folder / "plain", 2, SECONDS, SEED, sound=Sound(fonts), progress=False)
+    write_corpus(folder / "effects", 2, SECONDS, SEED, sound=Sound(fonts, 1.0), progress=False)
+    return plain
+
+
+def test_each_part_is_played_by_one_of_the_soundfonts(corpus, other_sound):
+    names = set()
+    for name, track in tracks_of(other_sound).items():
+        stems = metadata_of(track)["stems"].values()
+        names |= {stem["plugin_name"] for stem in stems}
+        same = digests(tracks_of(corpus)[name])
+        found = digests(track)
+        assert all(found[path] == same[path] for path in found if path != "metadata.yaml")
+    assert names == {"one.sf2", "two.sf2"}
+    settings = json.loads((other_sound / "minislakh.json").read_text())
+    assert settings["soundfonts"] == ["one.sf2", "two.sf2"]
+    with pytest.raises(ValueError, match="soundfonts"):
+        write_corpus(other_sound, 2, SECONDS, SEED, progress=False)
+
+
+def test_effects_change_every_stem_and_keep_sums_exact(other_sound):
+    dry, wet = tracks_of(other_sound), tracks_of(other_sound.with_name("effects"))
+    for name, track in wet.items():
+        stems = sorted((track / "stems").glob("*.flac"))
+        for stem in stems:
+            assert not np.array_equal(read_int16(stem), read_int16(dry[name] / "stems" / stem.name))
+        mix = np.sum([read_int16(stem) for stem in stems], axis=0, dtype=np.int16)
+        assert np.array_equal(mix, read_int16(track / "mix.flac"))
+
+
+def test_a_share_of_songs_has_the_four_core_instruments_alone():
+    def instruments(index, core):
+        parts = compose_song(0, index, 30.0, core).parts
+        return sorted(part.instrument.inst_class for part in parts)
+
+    four = ["Bass", "Drums", "Guitar", "Piano"]
+    assert all(instruments(index, 1.0) == four for index in range(5))
+    some = [index for index in range(40) if instruments(index, 0.3) == four]
+    assert 5 <= len(some) <= 20
+
+
+def test_a_soundfont_that_is_not_there_is_named(tmp_path):
+    sound = Sound((tmp_path / "none.sf2",))
+    with pytest.raises(FileNotFoundError, match=r"none\.sf2"):
+        write_corpus(tmp_path / "corpus", 1, SECONDS, SEED, sound=sound)
 
 
 # --- MIDI
@@ -430,7 +487,7 @@ def test_a_second_run_writes_only_what_is_missing(corpus, tmp_path):
     ("songs", "seconds", "seed"), [(6, SECONDS, SEED), (5, 5.0, SEED), (5, SECONDS, 0)]
 )
 def test_other_settings_in_the_same_folder_are_refused(corpus, songs, seconds, seed):
-    with pytest.raises(ValueError, match="holds a MiniSlakh of") as error:
+    with pytest.raises(ValueError, match="has a MiniSlakh of") as error:
         write_corpus(corpus, songs, seconds, seed, progress=False)
     text = str(error.value)
     assert str(corpus) in text
