@@ -95,6 +95,9 @@ def encode(
         bool, typer.Option(help="Audio embeddings too, if a conditioner of the model hears.")
     ] = True,
     clap_every: Annotated[float, typer.Option(help="Seconds between two embeddings.")] = 2.0,
+    partial_sums: Annotated[
+        int, typer.Option(help="Orders in which stems are added one by one; every sum is encoded.")
+    ] = 0,
     threads: Annotated[int, typer.Option(help="That read ahead.")] = 2,
     shards: Annotated[
         int | None, typer.Option(min=1, help="Write WebDataset shards of so many MB as well.")
@@ -129,6 +132,7 @@ def encode(
         chunk=chunk,
         clap=clap,
         clap_every=clap_every,
+        partial_sums=partial_sums,
         device=device,
         threads=threads,
     )

@@ -35,13 +35,57 @@ class PatternWeights:
 
 
 @dataclass(frozen=True)
+class Density:
+    """A density of noise levels over (0, 1]."""
+
+    type: Literal["uniform", "logit_normal"] = "uniform"  # paper: uniform
+    location: float = 0.0  # of logit_normal: the median is sigmoid(location)
+    scale: float = 1.0  # of logit_normal: standard deviation of the logit
+    at_one: float = 0.0  # share of items at level 1, where the given tracks alone decide; paper: 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.scale <= 0:
+            problems.append(f"scale must be above 0, found {self.scale}")
+        if not 0.0 <= self.at_one <= 1.0:
+            problems.append(f"at_one must be from 0 to 1, found {self.at_one}")
+        if problems:
+            raise ConfigError(*problems)
+
+    def levels(self, uniform: Tensor) -> Tensor:
+        """Levels (b,) at these quantiles (b,); the highest quantiles are those at level 1."""
+        at_one = uniform >= 1 - self.at_one
+        quantile = uniform / (1 - self.at_one) if self.at_one < 1 else uniform
+        if self.type == "logit_normal":
+            inner = quantile.double().clamp(1e-6, 1 - 1e-6)
+            quantile = (self.location + self.scale * torch.special.ndtri(inner)).sigmoid()
+        return torch.where(at_one, 1.0, quantile.float())
+
+
+@dataclass(frozen=True)
+class PatternDensities:
+    """Densities of single patterns, by what is given; the others have `density`."""
+
+    none: Density | None = None  # nothing given: generation
+    mixture: Density | None = None  # extraction
+    submixture: Density | None = None  # a missing source
+    source: Density | None = None  # its accompaniment
+
+    def values(self) -> tuple[Density | None, ...]:
+        """In the order of PATTERNS."""
+        return (self.none, self.mixture, self.submixture, self.source)
+
+
+@dataclass(frozen=True)
 class TimestepConfig:
     """`training.timesteps`."""
 
     t_min: float = 0.02  # lowest level of a noised track; paper: 0.02
     patterns: PatternWeights = field(default_factory=PatternWeights)  # what is given how often
-    levels: _Spread = "uniform"  # by itself, one a part of the batch, or even; paper: uniform
-    given_noise: float = 0.0  # highest level of a given track, told as 0; paper: 0
+    levels: _Spread = "uniform"  # independent, one per part of the batch, or even; paper: uniform
+    density: Density = field(default_factory=Density)  # of the levels; paper: uniform
+    densities: PatternDensities = field(default_factory=PatternDensities)  # of single patterns
+    given_noise: float = 0.0  # highest level of a given track, passed to the model as 0; paper: 0
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -54,8 +98,13 @@ class TimestepConfig:
             yield f"given_noise must be from 0 to below 1, found {self.given_noise}"
 
 
-def draw_timesteps(config: TimestepConfig, draws: ItemRandomness, batch_size: int) -> Tensor:
-    """Levels (b, k) of a batch, one of `batch_size` items over all ranks: 0 on the given track."""
+def draw_timesteps(
+    config: TimestepConfig, draws: ItemRandomness, batch_size: int, absent: Tensor | None = None
+) -> Tensor:
+    """Levels (b, k) of a batch of `batch_size` items over all ranks: 0 on the given track.
+
+    Items whose source is `absent` (b,) have their mixture given, see `_give_mixture`.
+    """
     uniform = draws.uniform("timesteps", 2)
     numbers = torch.tensor(draws.numbers, dtype=torch.double)
     spread = {
@@ -63,32 +112,37 @@ def draw_timesteps(config: TimestepConfig, draws: ItemRandomness, batch_size: in
         "stratified": lambda: (numbers % batch_size + uniform[:, 0]) / batch_size,
         "quasi_random": lambda: (draws.seed * _GOLDEN**2 + numbers * _GOLDEN) % 1,
     }
-    levels = config.t_min + (1 - config.t_min) * spread[config.levels]().float()
+    quantiles = spread[config.levels]().float()
     shares = torch.tensor(config.patterns.values()).cumsum(0)
     pattern = torch.searchsorted(shares, uniform[:, 1] * shares[-1], right=True)
+    pattern = _give_mixture(pattern, absent, config)
+    by_pattern = [density or config.density for density in config.densities.values()]
+    drawn = torch.stack([density.levels(quantiles) for density in by_pattern])
+    levels = config.t_min + (1 - config.t_min) * drawn[pattern, torch.arange(len(pattern))]
     return _with_pattern(levels, pattern)
 
 
-def fixed_timesteps(config: TimestepConfig, numbers: Sequence[int]) -> Tensor:
+def fixed_timesteps(
+    config: TimestepConfig, numbers: Sequence[int], absent: Tensor | None = None
+) -> Tensor:
     """Levels (b, k) for validation: the patterns in turn, each at levels spread evenly."""
     patterns = [i for i, weight in enumerate(config.patterns.values()) if weight > 0]
     turns = torch.tensor([number // len(patterns) for number in numbers], dtype=torch.double)
     levels = config.t_min + (1 - config.t_min) * ((0.5 + turns * _GOLDEN) % 1).float()
     pattern = torch.tensor([patterns[number % len(patterns)] for number in numbers])
-    return _with_pattern(levels, pattern)
+    return _with_pattern(levels, _give_mixture(pattern, absent, config))
 
 
-def give_mixture(t: Tensor, absent: Tensor, config: TimestepConfig) -> Tensor:
-    """Levels (b, k) where every item whose source is `absent` (b,) has its mixture given.
+def _give_mixture(pattern: Tensor, absent: Tensor | None, config: TimestepConfig) -> Tensor:
+    """Patterns (b,) where every item whose source is `absent` (b,) has its mixture given.
 
-    That an instrument is not there can be heard in a known mixture only. With another pattern such
-    an item would teach to answer with silence where music is asked for. A model that is never
-    given a mixture keeps its levels.
+    Only a given mixture shows that an instrument is absent. With another pattern such an item would
+    teach the model to answer a request for music with silence. A model that is never given a
+    mixture keeps its patterns.
     """
-    if not config.patterns.mixture:
-        return t
-    given = _with_pattern(t.amax(dim=1), torch.full(absent.shape, Track.MIXTURE + 1))
-    return torch.where(absent[:, None], given, t)
+    if absent is None or not config.patterns.mixture:
+        return pattern
+    return torch.where(absent, Track.MIXTURE + 1, pattern)
 
 
 def noising_levels(t: Tensor, config: TimestepConfig, draws: ItemRandomness) -> Tensor:

@@ -38,7 +38,6 @@ from mge_plugin.training.timesteps import (
     TimestepConfig,
     draw_timesteps,
     fixed_timesteps,
-    give_mixture,
     noising_levels,
 )
 
@@ -113,8 +112,8 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         batch_size = len(metadata) * self.trainer.world_size
         self.items_seen += batch_size
         self.batches_in_epoch += 1
-        t = draw_timesteps(self.config.timesteps, draws, batch_size)
-        t = give_mixture(t, absent_sources(metadata), self.config.timesteps)
+        absent = absent_sources(metadata)
+        t = draw_timesteps(self.config.timesteps, draws, batch_size, absent)
         latents = self.encode(reals, draws)
         losses = self.diffusion_losses(latents, batch, t, draws, self.cfg_dropout_prob)
         known, weights = self._weights(t, metadata)
@@ -139,8 +138,8 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         reals, metadata = batch
         draws = self._randomness(_VALIDATION_SEED, self.items_validated, len(metadata))
         self.items_validated += len(metadata) * self.trainer.world_size
-        t = fixed_timesteps(self.config.timesteps, draws.numbers)
-        t = give_mixture(t, absent_sources(metadata), self.config.timesteps)
+        absent = absent_sources(metadata)
+        t = fixed_timesteps(self.config.timesteps, draws.numbers, absent)
         with torch.no_grad():
             losses = self.diffusion_losses(self.encode(reals, draws), batch, t, draws, dropout=0.0)
         self.validation.add(losses, t, *self._weights(t, metadata))

@@ -24,6 +24,7 @@ from mge_plugin.data.latents.store import (
     LatentSong,
     Store,
     StoreInfo,
+    Sum,
     Tensors,
     opened,
 )
@@ -71,6 +72,7 @@ class LatentsConfig:
     epoch_items: int | None = None  # items an epoch; by default one a window of every song
     drop_last: bool = True  # leave out a last batch that is not full
     posterior: Literal["draw", "mean"] = "draw"  # of a VAE: drawn for each item, or its mean
+    p_partial: float = 0.0  # share of items whose mixture is a partial sum of `mge encode`
     source: SourceConfig = field(default_factory=SourceConfig)  # what is asked
     templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn an item; paper: this one
     shuffle_buffer: int = 1000  # items of shards that are kept to be shuffled
@@ -91,6 +93,8 @@ class LatentsConfig:
         problems += item_problems(self.seed, self.epoch_items)
         if self.source.max_stems > 1 or self.source.groups:
             problems.append("source: latents are of single stems, max_stems and groups need audio")
+        if not 0.0 <= self.p_partial <= 1.0:
+            problems.append(f"p_partial: expected a share from 0 to 1, found {self.p_partial}")
         if self.shuffle_buffer < 1:
             problems.append(f"shuffle_buffer: expected 1 or more, found {self.shuffle_buffer}")
         if self.from_shards and any(entry.path is not None for entry in self.datasets):
@@ -106,6 +110,7 @@ class LatentForm:
 
     frames: int  # window length
     silence_db: float = -60.0  # a window below this RMS is silent, dBFS
+    p_partial: float = 0.0  # share of items whose mixture is a partial sum, if any is encoded
     draw: bool = True  # draw from the posterior where its deviation is stored; or take its mean
     source: SourceConfig = field(default_factory=SourceConfig)  # what is asked
     templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn an item
@@ -115,14 +120,23 @@ class LatentForm:
     def of(cls, config: LatentsConfig, frames: int, labels: tuple[str, ...]) -> "LatentForm":
         """A dataset config's, for windows of so many frames."""
         draw = config.posterior == "draw"
-        return cls(frames, config.silence_db, draw, config.source, config.templates, labels)
+        return cls(
+            frames,
+            config.silence_db,
+            config.p_partial,
+            draw,
+            config.source,
+            config.templates,
+            labels,
+        )
 
 
 @dataclass(frozen=True)
 class LatentWindow:
-    """One choice: this stem of this song (none of a mixture alone), from this frame."""
+    """One choice: this stem (or none) of this mixture of a song's stems, from this frame."""
 
     song: LatentSong
+    mixture: Sum
     source: int | None
     start: int
     sounding: tuple[int, ...]  # the stems that sound in it
@@ -133,8 +147,8 @@ class LatentWindow:
         """Each track's row in `latents`; None is silence."""
         song = self.song
         source = None if self.source is None else song.row((self.source,))
-        submixture = song.row(song.without(self.source))
-        mixture = song.row(song.every)
+        submixture = song.row(tuple(i for i in self.mixture if i != self.source))
+        mixture = song.row(self.mixture)
         return {Track.MIXTURE: mixture, Track.SUBMIXTURE: submixture, Track.SOURCE: source}
 
     @property
@@ -157,30 +171,43 @@ class LatentWindow:
 def draw_window(
     song: LatentSong, tensors: Tensors, form: LatentForm, rng: np.random.Generator
 ) -> LatentWindow:
-    """Choose the source uniformly over those that may be, then up to 10 starts until it sounds.
+    """Choose source and mixture, then up to 10 starts until the source sounds.
 
-    If it never does, the last start stands: a song may rest. Where all labels sound the source is
-    chosen as ever.
+    If it never does, the last start is used: a song may rest. Where all labels sound, an item that
+    should request an absent one has a source like other items.
     """
     power = tensors("power")[:].numpy()
     last_start = max(0, song.frames - form.frames)
 
-    def sounding_from(start: int) -> tuple[int, ...]:
-        return _sounding(power[:, start : start + form.frames], form)
+    def sounding_from(start: int, mixture: Sum) -> tuple[int, ...]:
+        sounding = _sounding(power[:, start : start + form.frames], form)
+        return tuple(i for i in sounding if i in mixture)
 
     if form.source.p_absent and not song.mixture_only and rng.random() < form.source.p_absent:
         start = int(rng.integers(last_start + 1))
-        sounding = sounding_from(start)
+        mixture = _choose_mixture(song, song.sums, form, rng)
+        sounding = sounding_from(start, mixture)
         absent = absent_label([song.stems[i].label for i in sounding], form.labels, rng)
         if absent is not None:
-            return LatentWindow(song, None, start, sounding, absent)
+            return LatentWindow(song, mixture, None, start, sounding, absent)
     source = _choose_source(song, form.source, rng)
+    mixtures = () if source is None else song.mixtures_with(source)
+    mixture = _choose_mixture(song, mixtures, form, rng)
     for _ in range(MAX_TRIES):
         start = int(rng.integers(last_start + 1))
-        sounding = sounding_from(start)
+        sounding = sounding_from(start, mixture)
         if source in sounding or source is None:
             break
-    return LatentWindow(song, source, start, sounding)
+    return LatentWindow(song, mixture, source, start, sounding)
+
+
+def _choose_mixture(
+    song: LatentSong, mixtures: Sequence[Sum], form: LatentForm, rng: np.random.Generator
+) -> Sum:
+    """All stems, or for a share `p_partial` of the items one of `mixtures`."""
+    if not form.p_partial or not mixtures or rng.random() >= form.p_partial:
+        return song.every
+    return mixtures[rng.integers(len(mixtures))]
 
 
 def _choose_source(song: LatentSong, config: SourceConfig, rng: np.random.Generator) -> int | None:

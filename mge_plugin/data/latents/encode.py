@@ -164,6 +164,7 @@ class _Encoder:
     pool: ThreadPoolExecutor  # reads pieces
     threads: int  # of the pool
     grid: _Grid | None = None
+    partial_sums: int = 0  # orders in which stems are added one by one, see `sums_of`
 
     def encode(self, waveforms: np.ndarray) -> Tensor:
         """(sum, channel, sample) to (sum, frame, part, c) float32 on the CPU."""
@@ -196,7 +197,7 @@ def _encode_song(
     song: Song, corpus: str, encoder: _Encoder
 ) -> tuple[LatentSong, dict[str, Tensor]]:
     """A song's header and tensors as they are stored, see `mge_plugin.data.latents.store`."""
-    info, sums = encoder.info, sums_of(song)
+    info, sums = encoder.info, sums_of(song, encoder.partial_sums)
     latents, power, embeddings = [], [], []
     for piece in _ahead(_pieces(song, encoder), encoder):
         chunk, heard = piece.chunk, (piece.chunk.last - piece.chunk.first) * info.ratio
@@ -307,6 +308,7 @@ class Settings:
     chunk: float = 30.0  # seconds of a song at a time, 0 is all of it
     clap: bool = True  # audio embeddings too, if the model config has a conditioner that hears
     clap_every: float = 2.0  # seconds from one embedding to the next
+    partial_sums: int = 0  # orders in which stems are added one by one: sums of some stems
     device: str = "auto"
     threads: int = 2  # that read songs
 
@@ -316,6 +318,8 @@ class Settings:
             for name in ("batch_size", "clap_every", "threads")
             if getattr(self, name) <= 0
         ]
+        if self.partial_sums < 0:
+            problems.append(f"partial_sums: expected 0 or more, found {self.partial_sums}")
         if self.chunk < 0:
             problems.append(f"chunk: expected 0 or more seconds, found {self.chunk}")
         if problems:
@@ -427,6 +431,7 @@ def create_encoder(
         pool,
         settings.threads,
         grid,
+        settings.partial_sums,
     )
 
 
@@ -465,7 +470,7 @@ def _encode_all(songs: Sequence[tuple[str, Song]], store: Store, encoder: _Encod
 def _encode_one(corpus: str, song: Song, store: Store, encoder: _Encoder, report: Report) -> None:
     path = store.song_path(corpus, song.split, song.id)
     sweep(path.parent, SONG, path.name)
-    there = _is_there(path, song, encoder.info)
+    there = _is_there(path, song, encoder)
     if there:
         report.present += 1
         return
@@ -480,7 +485,7 @@ def _encode_one(corpus: str, song: Song, store: Store, encoder: _Encoder, report
     report.renewed += there is False
 
 
-def _is_there(path: Path, song: Song, info: StoreInfo) -> bool | None:
+def _is_there(path: Path, song: Song, encoder: _Encoder) -> bool | None:
     """Whether a song's file is there and of the same stems: False if of others, None if not."""
     if not path.exists():
         return None
@@ -489,4 +494,5 @@ def _is_there(path: Path, song: Song, info: StoreInfo) -> bool | None:
     except LatentsError as error:
         logger.warning("encoded anew: %s", error)
         return False
-    return header.store == info and header.content == content_of(song)
+    found = (header.store, header.content, header.sums)
+    return found == (encoder.info, content_of(song), sums_of(song, encoder.partial_sums))

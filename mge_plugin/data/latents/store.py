@@ -25,6 +25,7 @@ import hashlib
 import json
 import logging
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -146,13 +148,18 @@ class LatentSong:
         """All stems: the mixture."""
         return tuple(range(len(self.stems)))
 
+    def mixtures_with(self, stem: int) -> tuple[Sum, ...]:
+        """The encoded mixtures of which `stem` and the rest are encoded too."""
+        encoded = set(self.sums)
+        return tuple(
+            mixture
+            for mixture in self.sums
+            if stem in mixture and tuple(i for i in mixture if i != stem) in encoded
+        )
+
     def row(self, stems: Sum) -> int:
         """Where a sum is in `latents` and `clap`."""
         return self.sums.index(stems)
-
-    def without(self, stem: int | None) -> Sum:
-        """All stems but one, or all."""
-        return tuple(i for i in self.every if i != stem)
 
     def to_json(self) -> str:
         """The header's text."""
@@ -172,14 +179,23 @@ class LatentSong:
             raise ValueError(f"its header is incomplete ({error})") from error
 
 
-def sums_of(song: Song) -> tuple[Sum, ...]:
-    """What is encoded of a song: the mixture, every source and every submixture, each once."""
+def sums_of(song: Song, partial_sums: int = 0) -> tuple[Sum, ...]:
+    """The sums of a song that are encoded: mixture, every source and every submixture, each once.
+
+    In `partial_sums` orders the stems are added one by one, and every sum on the way is encoded
+    too: with it a small mixture can be given, and any of its stems may be the last one added.
+    """
     every = tuple(range(len(song.stems)))
     if song.mixture_only:
         return (every,)
-    asked = [i for i in every if song.stems[i].queryable]
-    pairs = [((i,), tuple(j for j in every if j != i)) for i in asked]
-    return tuple(dict.fromkeys([every, *(stems for pair in pairs for stems in pair)]))
+    sources = [i for i in every if song.stems[i].queryable]
+    pairs = [((i,), tuple(j for j in every if j != i)) for i in sources]
+    sums = [every, *(stems for pair in pairs for stems in pair)]
+    rng = np.random.default_rng(zlib.crc32(song.id.encode()))
+    for _ in range(partial_sums):
+        order = rng.permutation(len(every)).tolist()
+        sums += [tuple(sorted(order[:count])) for count in range(1, len(order))]
+    return tuple(dict.fromkeys(sums))
 
 
 def content_of(song: Song) -> str:
