@@ -66,7 +66,7 @@ def test_every_grid_point_is_the_embedding_of_its_window(three, encoded):
 def test_an_item_has_the_embeddings_nearest_to_its_window(encoded, start, place):
     path = encoded.song_path("songs", "train", "c")
     song, tensors = encoded.songs()[path], load_file(path)
-    window = LatentWindow(song, 1, start, (0, 1, 2))
+    window = LatentWindow(song, song.every, 1, start, (0, 1, 2))
     _, item = cut(window, tensors.__getitem__, LatentForm(1024 // RATIO), np.random.default_rng(0))
     for label, stems in {"mixture": (0, 1, 2), "submixture": (0, 2), "source": (1,)}.items():
         expected = tensors["clap"][song.row(stems), place]
@@ -76,7 +76,7 @@ def test_an_item_has_the_embeddings_nearest_to_its_window(encoded, start, place)
 def test_a_silent_source_is_embedded_as_silence(encoded):
     path = encoded.song_path("songs", "train", "c")
     song, tensors = encoded.songs()[path], load_file(path)
-    window = LatentWindow(song, None, 0, (0, 1, 2), absent="violin")
+    window = LatentWindow(song, song.every, None, 0, (0, 1, 2), absent="violin")
     _, item = cut(window, tensors.__getitem__, LatentForm(32), np.random.default_rng(0))
     assert torch.equal(item["audio_embedding"]["source"], torch.zeros(WIDTH))
     assert item["prompt"]["source"] == "The sound of the violin"

@@ -12,7 +12,6 @@ from mge_plugin.training.timesteps import (
     TimestepConfig,
     draw_timesteps,
     fixed_timesteps,
-    give_mixture,
     noising_levels,
     pattern_numbers,
 )
@@ -108,14 +107,36 @@ def test_a_given_track_may_get_a_little_noise_that_the_network_is_not_told():
 
 
 def test_where_the_source_is_absent_the_mixture_is_given_at_the_same_level():
-    t = torch.tensor(
-        [[0.5, 0.5, 0.5], [0.4, 0.0, 0.4], [0.3, 0.3, 0.0], [0.0, 0.2, 0.2], [1, 0, 1]]
-    )
-    absent = torch.tensor([True, True, True, True, False])
-    given = [[0.0, 0.5, 0.5], [0.0, 0.4, 0.4], [0.0, 0.3, 0.3], [0.0, 0.2, 0.2], [1.0, 0.0, 1.0]]
-    assert_close(give_mixture(t, absent, TimestepConfig()), torch.tensor(given))
+    draws, absent = ItemRandomness(0, range(100)), torch.arange(100) % 2 == 0
+    config = TimestepConfig()
+    plain, given = (draw_timesteps(config, draws, 64, items) for items in (None, absent))
+    assert_close(given.amax(dim=1), plain.amax(dim=1))
+    assert_close(given[~absent], plain[~absent])
+    assert set(pattern_names(given[absent])) == {"mixture"}
+    assert set(pattern_names(fixed_timesteps(config, range(8), torch.ones(8) > 0))) == {"mixture"}
     never = parse_section(TimestepConfig, {"patterns": {"mixture": 0}}, "")
-    assert give_mixture(t, absent, never) is t
+    assert "mixture" not in pattern_names(draw_timesteps(never, draws, 64, absent))
+
+
+def test_a_share_of_the_levels_is_exactly_one():
+    level = draw(levels="stratified", density={"at_one": 0.25}).max(dim=1).values
+    assert (level == 1).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    below = level[level < 1]
+    assert_close(below.mean(), torch.tensor(0.51), atol=0.01, rtol=0)
+
+
+def test_logit_normal_levels_have_the_median_and_spread_of_the_config():
+    density = {"type": "logit_normal", "location": 0.5, "scale": 0.8}
+    logit = draw(t_min=0.0, density=density).max(dim=1).values.logit()
+    assert_close(logit.median(), torch.tensor(0.5), atol=0.03, rtol=0)
+    assert_close(logit.std(), torch.tensor(0.8), atol=0.03, rtol=0)
+
+
+def test_a_pattern_may_have_a_density_of_its_own():
+    t = draw(densities={"mixture": {"at_one": 1.0}})
+    given_mixture = t[:, 0] == 0
+    assert (t[given_mixture, 1:] == 1).all()
+    assert (t[~given_mixture] < 1).all()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +147,8 @@ def test_where_the_source_is_absent_the_mixture_is_given_at_the_same_level():
         ({"levels": "unifrom"}, "did you mean 'uniform'"),
         ({"patterns": {"none": -1}}, "0 or more"),
         ({"patterns": dict.fromkeys(PATTERNS, 0)}, "not all 0"),
+        ({"density": {"scale": 0}}, "scale must be above 0"),
+        ({"densities": {"none": {"at_one": 2}}}, "at_one must be from 0 to 1"),
         ({"pattern": {}}, "did you mean 'patterns'"),
     ],
 )

@@ -80,7 +80,7 @@ class _Grid:
     def info(self) -> GridInfo:
         """What a store says of it."""
         seconds, width = self.samples / self.sample_rate, self.conditioner.output_dim
-        return GridInfo(self.fingerprint, seconds, self.every, width)
+        return GridInfo(self.embedder_fingerprint, seconds, self.every, width)
 
     def starts(self, samples: int) -> list[int]:
         """Where the windows of a song of that length start; one that is too short has one."""

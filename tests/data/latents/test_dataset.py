@@ -45,7 +45,8 @@ def test_an_item_is_the_right_rows_of_the_right_frames(loader):
     for real, item in items_of(loader(epoch_items=40)):
         song, _ = make_song(item["path"].split("/")[1])
         source = LABELS.index(item["labels"]["source"][0])
-        rows = [song.row(stems) for stems in (song.every, song.without(source), (source,))]
+        others = tuple(i for i in song.every if i != source)
+        rows = [song.row(stems) for stems in (song.every, others, (source,))]
         start = round(item["seconds_start"] * RATE / RATIO)  # shifted by the crop
         kept = int(item["padding_mask"][0].sum())
         assert real.shape == (3, CHANNELS, FRAMES) and real.dtype == torch.float32
@@ -65,6 +66,32 @@ def test_a_song_shorter_than_a_window_is_padded_with_silence(loader):
     for item in short:
         assert item["padding_mask"][0].tolist() == [True] * 5 + [False] * 3
         assert item["seconds_start"] == 0 and item["seconds_total"] == 0.05
+
+
+def test_a_share_of_the_mixtures_are_partial_sums():
+    sums = ((0, 1, 2), (0,), (1, 2), (1,), (0, 2), (2,), (0, 1))
+    song, tensors = make_song(sums=sums)
+    found = set()
+    for seed in range(40):
+        latents, item = item_of(song, tensors, seed, p_partial=1.0)
+        labels = item["labels"]
+        assert sorted(labels["submixture"] + labels["source"]) == labels["mixture"]
+        rows = {track: int(latents[track, 0, 0]) for track in range(3)}
+        stems = [{song.stems[i].label for i in sums[rows[track]]} for track in range(3)]
+        assert [sorted(names) for names in stems] == list(labels.values())
+        found.add(len(labels["mixture"]))
+    assert found == {2, 3}
+
+
+def test_an_absent_source_of_a_partial_sum_may_be_a_stem_of_the_song():
+    song, tensors = make_song()
+    form = {"p_partial": 1.0, "labels": LABELS, "source": SourceConfig(p_absent=1.0)}
+    items = [item_of(song, tensors, seed, **form)[1] for seed in range(40)]
+    absent = [item for item in items if item["absent"]]
+    assert absent
+    for item in absent:
+        assert item["prompt"]["source"].removeprefix("The sound of the ") in LABELS
+        assert item["labels"]["mixture"] == item["labels"]["submixture"]
 
 
 def test_a_window_is_cut_inside_of_a_trainers_autocast():
