@@ -40,7 +40,7 @@ from mge_plugin.data.triplets import Format, SourceConfig
 from mge_plugin.evaluation.metrics import interval, open_embedding
 from mge_plugin.evaluation.report import Cell, table
 from mge_plugin.evaluation.run import Evaluation, Scored, collect, fad_table
-from mge_plugin.evaluation.segments import Heard, draw_segments, load_segments, save_segments
+from mge_plugin.evaluation.segments import Excerpt, draw_segments, load_segments, save_segments
 from mge_plugin.evaluation.systems import Mixture, Model, RoundTrip, Silence, System, paper_sampling
 from mge_plugin.files import checkpoint_fingerprint, file_stem, write_file
 from mge_plugin.inference.pipeline import Pipeline, load, pick
@@ -87,11 +87,11 @@ class Timed:
         self.name, self.system = name, system
         self.seconds, self.windows = 0.0, 0
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Any]:
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Any]:
         start = time.perf_counter()
-        estimates = self.system.estimate(heard)
+        estimates = self.system.estimate(excerpts)
         self.seconds += time.perf_counter() - start
-        self.windows += len(heard)
+        self.windows += len(excerpts)
         return estimates
 
     @property
@@ -106,9 +106,9 @@ class OneStage:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Any]:
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Any]:
         return self.model.estimate(
-            [replace(h, segment=replace(h.segment, task="generate")) for h in heard]
+            [replace(e, segment=replace(e.segment, task="generate")) for e in excerpts]
         )
 
 
@@ -248,7 +248,7 @@ def distances(bench: Bench, rows: Sequence[Row], pipeline: Pipeline) -> dict[str
     for name in ("mel", "clap")[: 1 + hearing]:
         ears = open_embedding(name, None, pipeline.model, pipeline.device)
         fads = fad_table(bench.out, scored, ears)
-        title = f"FAD, {ears.told['embedding']}"
+        title = f"FAD, {ears.facts['embedding']}"
         cells = {r.name: next(iter(fads[r.scored[0].system].values())) for r in rows}
         found[title] = {name: cell["fad"] for name, cell in cells.items()}
     return found

@@ -1,4 +1,4 @@
-"""`mge evaluate`: figures of a model, beside floors and ceilings, by the paper's protocol."""
+"""`mge evaluate`: scores of a model beside floors and ceilings, by the paper's protocol."""
 
 import json
 import os
@@ -9,74 +9,90 @@ import typer
 
 from mge_plugin.cli.app import app, without_chatter
 
-_TASKS = ("generate", "extract", "add", "compose")
-LABELS = ("bass", "drums", "guitar", "piano")  # the paper's S_A
-
 
 @app.command()
 def evaluate(
-    task: Annotated[str, typer.Option(help=f"One of {', '.join(_TASKS)}.")],
-    model_config: Annotated[Path, typer.Option(help="The model's JSON config.")],
-    ckpt: Annotated[Path, typer.Option(help="Its weights, .ckpt or .safetensors.")],
-    dataset_config: Annotated[Path, typer.Option(help="The test set, a dataset config.")],
+    task: Annotated[str, typer.Option(help="generate, extract, add or compose.")],
+    model_config: Annotated[Path, typer.Option(help="JSON config of the model.")],
+    ckpt: Annotated[Path, typer.Option(help="Weights of the model, .ckpt or .safetensors.")],
+    dataset_config: Annotated[Path, typer.Option(help="Dataset config of the test set.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     estimates: Annotated[
-        list[Path] | None, typer.Option(help="A folder of anybody's estimates, by segment id.")
+        list[Path] | None,
+        typer.Option(help="Folder of another system's estimates, by segment id; repeatable."),
     ] = None,
     demucs: Annotated[
-        str | None, typer.Option(help="Of extract: a model of Demucs, its name or folder.")
+        str | None, typer.Option(help="extract: also score a Demucs model, by name or folder.")
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="Instruments; bass, drums, guitar, piano if not said.")
+        list[str] | None,
+        typer.Option(help="Target instrument; repeatable. Default: bass, drums, guitar, piano."),
     ] = None,
-    segments: Annotated[int, typer.Option(help="Segments, of each label or combination.")] = 300,
+    unconditional: Annotated[
+        bool, typer.Option("--unconditional", help="generate: without prompts.")
+    ] = False,
+    given: Annotated[
+        str,
+        typer.Option(
+            help="add: what is given. labels: the other labels, for every split of the labels; "
+            "rest: all other stems of the song."
+        ),
+    ] = "labels",
+    segments: Annotated[int, typer.Option(help="Segments per label or combination.")] = 300,
     segments_file: Annotated[
-        Path | None, typer.Option(help="Judge those of another run (its segments.json).")
+        Path | None, typer.Option(help="Score the segments of another run (its segments.json).")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Of a segment; the model's window.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Length of a segment. Default: the model's window.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 250,
-    cfg_scale: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 2.0,
-    sampler: Annotated[str, typer.Option(help="See docs/tasks.md.")] = "ddim",
+    cfg_scale: Annotated[float, typer.Option(help="Guidance scale; 1 is no guidance.")] = 2.0,
+    sampler: Annotated[str, typer.Option(help="Sampler; docs/tasks.md lists them.")] = "ddim",
     schedule: Annotated[str, typer.Option(help="linear or log-snr.")] = "linear",
-    resamplings: Annotated[int, typer.Option(help="Of repaint: U.")] = 1,
+    resamplings: Annotated[int, typer.Option(help="repaint: passes per step, U.")] = 1,
     embedding: Annotated[
-        str, typer.Option(help="FAD's: vggish (needs weights), clap (the model's), mel, none.")
+        str,
+        typer.Option(
+            help="Embedding of FAD: vggish (needs weights; before its last ReLU), vggish-relu "
+            "(after it), clap (the model's own), mel, none."
+        ),
     ] = "mel",
-    embedding_weights: Annotated[Path | None, typer.Option(help="VGGish's weights.")] = None,
-    batch: Annotated[int, typer.Option(help="Segments at a time.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of segments and noise.")] = 0,
+    embedding_weights: Annotated[Path | None, typer.Option(help="Weights of VGGish.")] = None,
+    batch: Annotated[int, typer.Option(help="Segments per batch.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of segments and noise.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
 ) -> None:
-    """Score a model, floors and ceilings on one set of segments; write a page, CSV and JSON.
+    """Score a model, floors and ceilings on the same segments; write a page, a CSV and a JSON.
 
-    Started by torchrun, each rank takes its share; a run that was stopped goes on.
+    Under torchrun each rank takes its share; an interrupted run resumes.
     """
-    if task not in _TASKS:
-        raise ValueError(f"task: expected one of {', '.join(_TASKS)}, found {task!r}")
     with without_chatter():
         from mge_plugin.data.latents.encode import Ranks
-        from mge_plugin.evaluation.protocol import Protocol
+        from mge_plugin.evaluation.protocol import LABELS, Protocol
         from mge_plugin.evaluation.systems import paper_sampling
         from mge_plugin.inference.pipeline import load
 
+        protocol = Protocol(
+            task=task,
+            dataset_config=dataset_config,
+            out=out,
+            labels=tuple(label or LABELS),
+            count=segments,
+            segments_file=segments_file,
+            seconds=seconds,
+            seed=seed,
+            batch=batch,
+            demucs=demucs,
+            estimates=tuple(estimates or ()),
+            embedding=embedding,
+            embedding_weights=embedding_weights,
+            unconditional=unconditional,
+            given=given,
+        )
         options = {"sampler": sampler, "schedule": schedule, "resamplings": resamplings}
         sampling = paper_sampling(steps, cfg_scale, seed=seed, window_batch=batch, **options)
         pipeline = load(model_config, ckpt, str(Ranks.of(os.environ).device(device)))
-    protocol = Protocol(
-        task=task,
-        dataset_config=dataset_config,
-        out=out,
-        labels=tuple(label or LABELS),
-        count=segments,
-        segments_file=segments_file,
-        seconds=seconds,
-        seed=seed,
-        batch=batch,
-        demucs=demucs,
-    )
-    page = protocol.run(
-        pipeline, ckpt, sampling, tuple(estimates or ()), embedding, embedding_weights
-    )
+    page = protocol.run(pipeline, ckpt, sampling)
     if page is not None:
         summary = json.loads((out / "summary.json").read_text())
         for line in _lines(summary):
@@ -85,14 +101,14 @@ def evaluate(
 
 
 def _lines(summary: dict) -> list[str]:
-    """The averages, a line a metric and system."""
+    """The averages, one line per metric and system."""
     lines = []
     for metric, rows in summary["means"].items():
         by = f" {summary['facts'].get('CLAP score', '')}" if metric == "clap_score" else ""
         for system, cells in rows.items():
             average = cells["Avg."]
-            name = f"{metric + by:<26} {system:<18}"
-            lines.append(f"{name} {average['mean']:8.3f}  n={average['count']}")
+            line = f"{metric + by:<26} {system:<18} {average['mean']:8.3f}  n={average['count']}"
+            lines.append(line + (f"  silent={average['silent']}" if average["silent"] else ""))
     for system, cells in summary["fad"].items():
         values = [c["fad"] for c in cells.values()]
         lines.append(f"{'fad':<26} {system:<18} {sum(values) / len(values):8.3f}")

@@ -1,1 +1,1 @@
-"""Metrics and protocols that judge what the tasks produce."""
+"""Scores of a model beside floors, ceilings and other systems, by the paper's protocol."""

@@ -1,8 +1,9 @@
-"""The paper's protocol from a dataset config to a page (section 3, appendix E)."""
+"""The paper's protocol (section 3, appendix E), from a dataset config to a page of results."""
 
 import json
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,17 @@ from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.corpora.verify import index_config
 from mge_plugin.data.latents.encode import Ranks
 from mge_plugin.data.triplets import Format
-from mge_plugin.evaluation.metrics import ClapScore, hearing, open_embedding
+from mge_plugin.evaluation.metrics import ConditionerEmbedding, open_embedding
 from mge_plugin.evaluation.report import write_report
 from mge_plugin.evaluation.run import Evaluation, collect, fad_table
-from mge_plugin.evaluation.segments import Segment, draw_segments, load_segments, save_segments
+from mge_plugin.evaluation.segments import (
+    GIVEN,
+    SCORED_TASKS,
+    Segment,
+    draw_segments,
+    load_segments,
+    save_segments,
+)
 from mge_plugin.evaluation.systems import (
     Demucs,
     Estimates,
@@ -34,58 +42,71 @@ from mge_plugin.inference.request import Sampling
 logger = logging.getLogger(__name__)
 
 _WITH_FAD = ("generate", "add", "compose")
+LABELS = ("bass", "drums", "guitar", "piano")  # the paper's S_A
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is asked of `mge evaluate`."""
+    """The options of `mge evaluate` that do not concern the model."""
 
     task: str
     dataset_config: Path
     out: Path
-    labels: tuple[str, ...]
-    count: int = 300
+    labels: tuple[str, ...] = LABELS
+    count: int = 300  # segments per group
     segments_file: Path | None = None
-    seconds: float | None = None
+    seconds: float | None = None  # length of a segment; None is the model's window
     seed: int = 0
     batch: int = 8
-    demucs: str | None = None  # a model of Demucs to judge too
+    demucs: str | None = None  # a Demucs model to score too
+    estimates: tuple[Path, ...] = ()  # folders of other systems' estimates
+    embedding: str = "mel"  # of FAD
+    embedding_weights: Path | None = None
+    unconditional: bool = False  # generate: without prompts
+    given: str = "labels"  # add: the other labels, or "rest": all other stems of the song
 
     def __post_init__(self) -> None:
-        if self.demucs is not None and self.task != "extract":
-            raise ConfigError(f"demucs: it can only extract, found task {self.task!r}")
+        problems = []
+        if self.task not in SCORED_TASKS:
+            known = ", ".join(SCORED_TASKS)
+            problems.append(f"task: expected one of {known}, found {self.task!r}")
+        if self.given not in GIVEN:
+            problems.append(f"given: expected {' or '.join(GIVEN)}, found {self.given!r}")
+        for option, only in (("demucs", "extract"), ("unconditional", "generate")):
+            if getattr(self, option) and self.task != only:
+                problems.append(f"{option}: only for task {only!r}, found {self.task!r}")
+        if problems:
+            raise ConfigError(*problems)
 
-    def run(
-        self,
-        pipeline: Pipeline,
-        ckpt: Path,
-        sampling: Sampling,
-        folders: tuple[Path, ...] = (),
-        embedding: str = "mel",
-        weights: Path | None = None,
-    ) -> Path | None:
+    def run(self, pipeline: Pipeline, ckpt: Path, sampling: Sampling) -> Path | None:
         """Score everything; rank 0 writes the page when all ranks' scores are there."""
         demucs = None if self.demucs is None else open_demucs(self.demucs, pipeline.device)
+        embedding = None
+        if self.embedding != "none" and self.task in _WITH_FAD:
+            embedding = open_embedding(
+                self.embedding, self.embedding_weights, pipeline.model, pipeline.device
+            )
         corpora = self._corpora()
         segments = self._segments(corpora, pipeline)
-        systems = self._systems(pipeline, sampling, folders, segments, corpora)
-        systems = _distinct(systems if demucs is None else [*systems, demucs])
-        ears = None
-        if embedding != "none" and self.task in _WITH_FAD:
-            ears = open_embedding(embedding, weights, pipeline.model, pipeline.device)
-        clap = _clap_score(pipeline)
+        if embedding is not None:
+            _check_groups(segments)
+        systems = self._systems(pipeline, sampling, segments, corpora, demucs)
+        clap = ConditionerEmbedding.of(pipeline.model, pipeline.device)
         ranks = Ranks.of(os.environ)
         shape = (pipeline.channels, self.batch, ranks.rank, ranks.world)
-        evaluation = Evaluation(self.out, segments, corpora, *shape, clap)
-        told = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": sampling.described()}
-        evaluation.run(systems, json.dumps(told, sort_keys=True))
+        evaluation = Evaluation(
+            self.out, segments, corpora, *shape, None if self.unconditional else clap
+        )
+        key = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": sampling.described()}
+        key |= {"unconditional": True} if self.unconditional else {}
+        evaluation.run(systems, json.dumps(key, sort_keys=True))
         if ranks.rank:
             return None
         scored = collect(self.out, segments)
         if missing := len(segments) * len(systems) - len(scored):
-            logger.warning("%d scores are not there yet: other ranks are at work", missing)
-        fad = {} if ears is None else fad_table(self.out, scored, ears)
-        facts = self._facts(ckpt, sampling, segments) | _told(clap, demucs)
+            logger.warning("%d scores are missing: other ranks are still running", missing)
+        fad = {} if embedding is None else fad_table(self.out, scored, embedding)
+        facts = self._facts(ckpt, sampling, segments, evaluation.clap, demucs)
         return write_report(self.out, scored, fad, facts)
 
     def _corpora(self) -> list[Corpus]:
@@ -97,40 +118,55 @@ class Protocol:
         return corpora
 
     def _segments(self, corpora: list[Corpus], pipeline: Pipeline) -> list[Segment]:
-        """Those of a file, of an earlier run in the same folder, or new ones, which are saved."""
+        """The segments of a file, of an earlier run in the same folder, or newly drawn ones."""
         path = self.out / "segments.json"
-        if self.segments_file is not None:
-            segments = load_segments(self.segments_file)
-        elif path.is_file():
-            return load_segments(path)
+        if self.segments_file is not None or path.is_file():
+            file = self.segments_file or path
+            segments = load_segments(file)
+            if other := {s.task for s in segments} - {self.task}:
+                raise ConfigError(f"{file}: task: expected {self.task}, found {', '.join(other)}")
         else:
             window = pipeline.engine.frames * pipeline.engine.ratio
             samples = window if self.seconds is None else round(self.seconds * pipeline.sample_rate)
             form = Format(pipeline.sample_rate, samples, pipeline.channels)
-            segments = draw_segments(self.task, corpora, form, self.labels, self.count, self.seed)
-        save_segments(segments, path)
+            drawing = (self.labels, self.count, self.seed, self.given)
+            segments = draw_segments(self.task, corpora, form, *drawing)
+        if self.segments_file is not None or not path.is_file():
+            save_segments(segments, path)
         return segments
 
     def _systems(
         self,
         pipeline: Pipeline,
         sampling: Sampling,
-        folders: tuple[Path, ...],
         segments: list[Segment],
         corpora: list[Corpus],
+        demucs: Demucs | None,
     ) -> list[System]:
-        """The model, then floors and ceilings that the task has, then others' estimates."""
-        systems: list[System] = [Model(pipeline, sampling)]
+        """The model, then the floors and ceilings of the task, then other systems."""
+        systems: list[System] = [Model(pipeline, sampling, self.unconditional)]
         if self.task == "extract":
             systems += [Mixture(), Silence(), RoundTrip(pipeline), RatioMask()]
         elif self.task == "add":
             systems += [Silence(), OtherStem(segments, corpora), RoundTrip(pipeline)]
         else:
             systems += [RoundTrip(pipeline)]
-        return [*systems, *(Estimates(folder) for folder in folders)]
+        systems += [Estimates(folder) for folder in self.estimates]
+        systems += [] if demucs is None else [demucs]
+        names = Counter(file_stem(system.name) for system in systems)
+        if twice := sorted(name for name, count in names.items() if count > 1):
+            raise ConfigError(f"estimates: every folder needs its own name, found {twice} twice")
+        return systems
 
-    def _facts(self, ckpt: Path, sampling: Sampling, segments: list[Segment]) -> dict[str, str]:
-        return {
+    def _facts(
+        self,
+        ckpt: Path,
+        sampling: Sampling,
+        segments: list[Segment],
+        clap: ConditionerEmbedding | None,
+        demucs: Demucs | None,
+    ) -> dict[str, str]:
+        facts = {
             "Task": self.task,
             "Weights": f"{ckpt.name} {checkpoint_fingerprint(ckpt)[:12]}",
             "Test set": self.dataset_config.name,
@@ -139,26 +175,21 @@ class Protocol:
             "Guidance": str(sampling.cfg_scale),
             "Seed": str(sampling.seed),
         }
+        if self.unconditional:
+            facts["Prompt"] = "none"
+        if clap is not None:
+            facts["CLAP score"] = f"by {clap.name}"
+        if demucs is not None:
+            labels = ", ".join(demucs.sources)
+            facts["Demucs"] = f"{demucs.title}, separates {labels}; its averages are over these"
+        return facts
 
 
-def _clap_score(pipeline: Pipeline) -> ClapScore | None:
-    """None if the model's conditioner cannot hear."""
-    ears = hearing(pipeline.model, pipeline.device)
-    return None if ears is None else ClapScore(ears)
-
-
-def _told(clap: ClapScore | None, demucs: Demucs | None) -> dict[str, str]:
-    """Facts of what not every run has."""
-    facts = {} if clap is None else {"CLAP score": f"by {clap.name}"}
-    if demucs is not None:
-        labels = ", ".join(demucs.sources)
-        facts["Demucs"] = f"{demucs.title}, of {labels}; its averages are of these"
-    return facts
-
-
-def _distinct(systems: list[System]) -> list[System]:
-    """Two of one name would write one file."""
-    names = [file_stem(system.name) for system in systems]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"estimates: every folder needs a name of its own, found {twice} twice")
-    return systems
+def _check_groups(segments: list[Segment]) -> None:
+    """FAD needs two segments per group: a missing one is reported before anything is computed."""
+    counts = Counter(segment.group for segment in segments if not segment.absent)
+    if single := sorted(group for group, count in counts.items() if count < 2):
+        raise ConfigError(
+            f"segments: FAD needs 2 or more per group, found 1 of {', '.join(single)}; "
+            "raise --segments or take --embedding none"
+        )

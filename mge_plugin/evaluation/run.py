@@ -1,115 +1,112 @@
-"""FAD of kept audio: each system's estimates against the references, group by group.
+"""Score every segment with every system; each rank takes its share and saves each score at once.
 
-Embeddings are made anew from the files every time: nothing is kept by a file's name.
-
-Figures of one estimate of one segment.
-
-All segments through all systems: each rank its share, every score kept as soon as it is there.
-
-OUT/segments.json               what is judged
-OUT/scores/SYSTEM.rank0.jsonl   one line a segment; a run that was stopped goes on after the last
-OUT/audio/SYSTEM/SEGMENT.wav    estimates, and OUT/audio/reference/... what they are held against
+OUT/segments.json               the segments
+OUT/scores/SYSTEM.rank0.jsonl   one line per segment; an interrupted run resumes after the last one
+OUT/audio/SYSTEM/SEGMENT.wav    estimates; OUT/audio/reference/... what they are compared with
 """
 
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from mge_plugin.data.audio import AudioError, read_audio, rms_db, write_wav
+from mge_plugin.data.audio import AudioError, read_audio, write_wav
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.songs import Song
 from mge_plugin.evaluation.metrics import (
-    ClapScore,
+    SILENT_DB,
+    ConditionerEmbedding,
     Embedding,
     Gaussian,
     frechet_distance,
+    level,
     log_mel_l1,
     sdr,
+    si_sar,
     si_sdr,
     spectral_distance,
 )
-from mge_plugin.evaluation.segments import Estimate, Heard, Segment, listen
+from mge_plugin.evaluation.segments import Estimate, Excerpt, Segment, read_excerpt
 from mge_plugin.evaluation.systems import System
 from mge_plugin.files import file_stem
+from mge_plugin.prompts import label_prompt
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2  # of what is scored; what an older one scored is scored anew
-SILENT_DB = -120.0  # what silence is counted as, so that its mean can be taken
+_VERSION = 3  # of the scores; older ones are computed again
+RATIO_DB = (-60.0, 120.0)  # what -inf and +inf dB of a ratio count as, so that a mean exists
+_KEYS = {"key", "segment", "failed", "scores"}  # of a line
+REFERENCE = "reference"  # in place of a system's name
 
 
-def score(heard: Heard, estimate: Estimate, clap: ClapScore | None = None) -> dict[str, float]:
-    """By name; of what is absent only how loud it is."""
-    segment, audio = heard.segment, estimate.audio
+def score(
+    excerpt: Excerpt, estimate: Estimate, clap: ConditionerEmbedding | None = None
+) -> dict[str, float | None]:
+    """Metrics by name, None where one has no value; for absent targets only the level."""
+    segment, audio = excerpt.segment, estimate.audio
     if segment.absent:
-        return {"silence_error_db": level(audio) - level(heard.mixture)}
+        return {"silence_error_db": level(audio) - level(excerpt.mixture)}
     if segment.task in ("generate", "compose"):
-        found = {"level_db": level(audio)}
+        found: dict[str, float | None] = {"level_db": level(audio)}
     else:
-        found = _against_truth(heard, audio)
+        found = _against_truth(excerpt, audio)
     if estimate.rest is not None:
-        found["mixture_consistency_db"] = consistency(heard.mixture, audio, estimate.rest)
-    return found if clap is None else found | {"clap_score": clap.score(segment, audio)}
-
-
-def _against_truth(heard: Heard, audio: np.ndarray) -> dict[str, float]:
-    """Music from nothing has no truth; here there is one."""
-    found = {
-        "log_mel_l1": log_mel_l1(audio, heard.truth, heard.segment.sample_rate),
-        "spectral_distance": spectral_distance(audio, heard.truth),
-        "level_db": level(audio) - level(heard.mixture),
-    }
-    if heard.segment.task == "extract":
-        found |= {"si_sdr": si_sdr(audio, heard.truth), "sdr": sdr(audio, heard.truth)}
+        found["mixture_consistency_db"] = consistency(excerpt.mixture, audio, estimate.rest)
+    if clap is not None:
+        text = label_prompt(segment.wanted)
+        found["clap_score"] = clap.similarity(text, audio, segment.sample_rate)
     return found
 
 
+def _against_truth(excerpt: Excerpt, audio: np.ndarray) -> dict[str, float | None]:
+    """Metrics of extract and add, which have a true answer."""
+    truth = excerpt.truth
+    found: dict[str, float | None] = {
+        "log_mel_l1": log_mel_l1(audio, truth, excerpt.segment.sample_rate),
+        "spectral_distance": spectral_distance(audio, truth),
+        "level_db": level(audio) - level(excerpt.mixture),
+    }
+    if excerpt.segment.task == "extract":
+        ratios = {
+            "si_sdr": si_sdr(audio, truth),
+            "sdr": sdr(audio, truth),
+            "si_sar": si_sar(audio, truth, excerpt.mixture - truth),
+        }
+        found |= {name: _bounded(value) for name, value in ratios.items()}
+    return found
+
+
+def _bounded(ratio: float) -> float | None:
+    return None if math.isnan(ratio) else min(max(ratio, RATIO_DB[0]), RATIO_DB[1])
+
+
 def consistency(mixture: np.ndarray, source: np.ndarray, submixture: np.ndarray) -> float:
-    """Level of what both parts leave over of the mixture, against the mixture, dB."""
+    """Level of mixture - (submixture + source) against the mixture, dB."""
     return level(mixture - (submixture + source)) - level(mixture)
-
-
-def level(audio: np.ndarray) -> float:
-    """RMS in dBFS, of silence -120."""
-    return max(SILENT_DB, float(rms_db(audio)))
-
-
-BETTER = {
-    "log_mel_l1": "lower",
-    "spectral_distance": "lower",
-    "si_sdr": "higher",
-    "sdr": "higher",
-    "silence_error_db": "lower",
-    "clap_score": "higher",
-    "mixture_consistency_db": "lower",
-    "fad": "lower",
-    "similarity": "higher",
-}
-
-
-REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A segment's figures of one system, or why there are none."""
+    """One system's metrics on one segment, or why there are none."""
 
     system: str
     segment: Segment
-    scores: Mapping[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float | None] = field(default_factory=dict)
     failed: str | None = None
+    silent: bool = False  # whether the estimate is silent although the target sounds
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Where, of what, and by whom."""
+    """Segments to score, in batches, and the folder that the scores go to."""
 
     out: Path
     segments: Sequence[Segment]
@@ -118,129 +115,139 @@ class Evaluation:
     batch: int = 4
     rank: int = 0
     world: int = 1
-    clap: ClapScore | None = None  # None if the model's conditioner cannot hear
+    clap: ConditionerEmbedding | None = None  # None if the model's conditioner embeds texts only
+
+    @cached_property
+    def _songs(self) -> dict[tuple[str, str], Song]:
+        return {(c.config.id, song.id): song for c in self.corpora for song in c.songs}
 
     def run(self, systems: Sequence[System], key: str) -> None:
-        """Score this rank's share; what an earlier run with the same `key` scored stays.
+        """Score this rank's share; segments that an earlier run scored with `key` are skipped.
 
-        A system that is not told by its name alone has a `key` of its own.
+        A system that its name does not identify (weights) has a `key` of its own.
         """
-        songs = {(c.config.id, s.id): s for c in self.corpora for s in c.songs}
-        mine = self.segments[self.rank :: self.world]
         for system in systems:
-            by = None if self.clap is None else self.clap.name
-            told = json.dumps([key, getattr(system, "key", None), by, _VERSION])
-            self._run(system, mine, songs, hashlib.sha256(told.encode()).hexdigest()[:16])
+            clap = None if self.clap is None else self.clap.name
+            identity = json.dumps([key, getattr(system, "key", None), clap, _VERSION])
+            self._run(system, hashlib.sha256(identity.encode()).hexdigest()[:16])
 
-    def _run(
-        self,
-        system: System,
-        segments: Sequence[Segment],
-        songs: Mapping[tuple[str, str], Song],
-        key: str,
-    ) -> None:
+    def _run(self, system: System, key: str) -> None:
         path = self.out / "scores" / f"{file_stem(system.name)}.rank{self.rank}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        last = {entry["segment"]: entry["key"] for entry in _lines(path)}  # as the audio kept is
-        left = [segment for segment in segments if last.get(segment.id) != key]
+        last = {entry["segment"]: entry["key"] for entry in _lines(path)}  # as the saved audio is
+        share = self.segments[self.rank :: self.world]
+        left = [segment for segment in share if last.get(segment.id) != key]
         _end_last_line(path)
         with path.open("a") as file, tqdm(total=len(left), desc=system.name, unit="segment") as bar:
             for first in range(0, len(left), self.batch):
                 batch = left[first : first + self.batch]
-                for scored in self._score(system, batch, songs):
+                for scored in self._score(system, batch):
                     line = {"key": key, "segment": scored.segment.id, "failed": scored.failed}
-                    file.write(json.dumps(line | {"scores": dict(scored.scores)}) + "\n")
+                    line |= {"scores": dict(scored.scores), "silent": scored.silent}
+                    file.write(json.dumps(line, allow_nan=False) + "\n")
                 file.flush()
                 bar.update(len(batch))
 
-    def _score(
-        self,
-        system: System,
-        segments: Sequence[Segment],
-        songs: Mapping[tuple[str, str], Song],
-    ) -> Iterator[Scored]:
-        heard, failed = [], []
+    def _score(self, system: System, segments: Sequence[Segment]) -> Iterator[Scored]:
+        excerpts, failed = [], []
         for segment in segments:
             try:
-                song = songs[segment.corpus, segment.song]
-                heard.append(listen(segment, song, self.channels))
-            except (KeyError, AudioError) as error:
+                song = self._songs[segment.corpus, segment.song]
+                excerpts.append(read_excerpt(segment, song, self.channels))
+            except KeyError:
+                reason = f"cannot be read: no song {segment.song} in corpus {segment.corpus}"
+                failed.append(Scored(system.name, segment, failed=reason))
+            except AudioError as error:
                 failed.append(Scored(system.name, segment, failed=f"cannot be read: {error}"))
         yield from failed
-        for h, estimate in self._estimates(system, heard):
+        for excerpt, estimate in self._estimates(system, excerpts):
+            if isinstance(estimate, Estimate) and not np.isfinite(estimate.audio).all():
+                estimate = "the estimate has NaN or infinite samples"
             if isinstance(estimate, str):
-                logger.warning("%s: %s: %s", system.name, h.segment.id, estimate)
-                yield Scored(system.name, h.segment, failed=estimate)
+                logger.warning("%s: %s: %s", system.name, excerpt.segment.id, estimate)
+                yield Scored(system.name, excerpt.segment, failed=estimate)
                 continue
-            self._keep(system.name, h, estimate.audio)
-            yield Scored(system.name, h.segment, score(h, estimate, self.clap))
+            self._save(system.name, excerpt, estimate.audio)
+            silent = not excerpt.segment.absent and level(estimate.audio) <= SILENT_DB
+            scores = score(excerpt, estimate, self.clap)
+            yield Scored(system.name, excerpt.segment, scores, silent=silent)
 
     def _estimates(
-        self, system: System, heard: Sequence[Heard]
-    ) -> Iterator[tuple[Heard, Estimate | str]]:
-        """Each estimate, or why there is none; one that fails takes no other with it."""
+        self, system: System, excerpts: Sequence[Excerpt]
+    ) -> Iterator[tuple[Excerpt, Estimate | str]]:
+        """Each estimate, or why there is none; after a failure each is tried by itself."""
         try:
-            yield from zip(heard, system.estimate(heard), strict=True)
+            yield from zip(excerpts, system.estimate(excerpts), strict=True)
         except (ValueError, OSError):
-            for h in heard:
+            for excerpt in excerpts:
                 try:
-                    yield h, system.estimate([h])[0]
+                    yield excerpt, system.estimate([excerpt])[0]
                 except (ValueError, OSError) as error:
-                    yield h, str(error)
+                    yield excerpt, str(error)
 
-    def _keep(self, system: str, heard: Heard, estimate: np.ndarray) -> None:
-        """Audio for FAD, and to listen to."""
-        segment = heard.segment
-        wanted = heard.truth if segment.task in ("extract", "add") else heard.mixture
-        together = heard.given + estimate if segment.task == "add" else estimate
-        reference = heard.mixture if segment.task == "add" else wanted
-        for name, audio in ((system, together), (REFERENCE, reference)):
-            path = audio_path(self.out, name, segment)
-            if name == system or not path.is_file():
-                write_wav(path, audio, segment.sample_rate)
+    def _save(self, system: str, excerpt: Excerpt, estimate: np.ndarray) -> None:
+        """Write the audio that FAD is measured on and that the page plays."""
+        segment = excerpt.segment
+        reference = excerpt.truth if segment.task == "extract" else excerpt.mixture
+        audio = excerpt.given + estimate if segment.task == "add" else estimate
+        write_wav(audio_path(self.out, system, segment), audio, segment.sample_rate)
+        path = audio_path(self.out, REFERENCE, segment)
+        if not path.is_file():
+            write_wav(path, reference, segment.sample_rate)
 
 
 def collect(out: Path, segments: Sequence[Segment]) -> list[Scored]:
-    """The last line of every rank on each segment and system."""
+    """The last score of every segment and system, from the files of all ranks; the model first."""
     by_id = {segment.id: segment for segment in segments}
     found: dict[tuple[str, str], Scored] = {}
     for path in sorted((out / "scores").glob("*.jsonl")):
         system = path.name.split(".rank")[0]
         for entry in _lines(path):
-            if entry["segment"] in by_id:
-                scored = Scored(system, by_id[entry["segment"]], entry["scores"], entry["failed"])
-                found[system, entry["segment"]] = scored
-    return sorted(found.values(), key=lambda s: s.system != "model")  # the model is the first row
+            if segment := by_id.get(entry["segment"]):
+                rest = entry["scores"], entry["failed"], entry.get("silent", False)
+                found[system, segment.id] = Scored(system, segment, *rest)
+    return sorted(found.values(), key=lambda s: s.system != "model")
 
 
 def audio_path(out: Path, system: str, segment: Segment) -> Path:
-    """Where a system's audio of a segment is kept."""
+    """The file of a system's audio of a segment."""
     folders = [file_stem(part) for part in segment.id.split("/")]
     return out.joinpath("audio", file_stem(system), *folders).with_suffix(".wav")
 
 
 def _end_last_line(path: Path) -> None:
-    """A line that a kill has cut must not swallow the next."""
-    if path.is_file() and not path.read_bytes().endswith(b"\n"):
+    """Add a newline after a line that a kill has cut, so that it does not swallow the next."""
+    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
         with path.open("a") as file:
             file.write("\n")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; the last one may have been cut by a kill."""
+    """Whole lines of a score file; others (empty, cut by a kill, not strict JSON) are skipped."""
     if not path.is_file():
         return
-    for line in filter(None, path.read_text().splitlines()):
+    for line in filter(str.strip, path.read_text(errors="replace").splitlines()):
         try:
-            yield json.loads(line)
+            entry = json.loads(line, parse_constant=_refuse)
+            if not isinstance(entry, dict) or not entry.keys() >= _KEYS:
+                raise ValueError("not a score")
+            yield entry
         except ValueError:
-            logger.warning("%s: a cut line is scored again", path)
+            logger.warning("%s: a broken line is ignored, its segment is scored again", path)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not strict JSON")
 
 
 def fad_table(
     out: Path, scored: Sequence[Scored], embedding: Embedding
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """By system and group: the distance, items, dimension, ranks and the embedding's facts."""
+    """FAD of saved audio by system and group, with items, dimension, ranks and embedding.
+
+    Embeddings are computed from the files every time: nothing is cached under a file's name. A
+    group of fewer than two estimates has no covariance and is left out with a warning.
+    """
     groups: dict[tuple[str, str], list[Segment]] = {}
     for s in scored:
         if s.failed is None and not s.segment.absent:
@@ -248,19 +255,20 @@ def fad_table(
     table: dict[str, dict[str, dict[str, Any]]] = {}
     for (system, group), segments in tqdm(groups.items(), desc="FAD", unit="set"):
         if len(segments) < 2:
-            raise ValueError(f"FAD: {system}, {group}: expected 2 segments or more, found 1")
+            logger.warning("FAD: %s, %s: left out, needs 2 segments, found 1", system, group)
+            continue
         pair = [_gaussian(out, name, segments, embedding) for name in (system, REFERENCE)]
-        found = frechet_distance(*pair)
-        table.setdefault(system, {})[group] = found.described() | dict(embedding.told)
+        distance = frechet_distance(*pair)
+        table.setdefault(system, {})[group] = distance | dict(embedding.facts)
     return table
 
 
 def _gaussian(
     out: Path, system: str, segments: Sequence[Segment], embedding: Embedding
 ) -> Gaussian:
-    gaussian = None
-    for segment in segments:
-        embedded = embedding.embed(*read_audio(audio_path(out, system, segment)))
-        gaussian = gaussian or Gaussian(embedded.shape[1])
+    paths = (audio_path(out, system, segment) for segment in segments)
+    first, *rest = (embedding.embed(*read_audio(path)) for path in paths)
+    gaussian = Gaussian.of(first)
+    for embedded in rest:
         gaussian.add(embedded)
     return gaussian

@@ -1,8 +1,9 @@
-"""Which seconds of which songs are judged (paper, section E.1); saved, so that others see the same.
+"""The segments that are scored (paper, section E.1): which seconds of which songs, saved as JSON.
 
-extract   windows in which the wanted stems sound, so many a label; and some that lack the label
-add       windows of songs that have all labels, for every split of them into given and wanted
-generate  windows of mixtures, the references; compose  the same, asked label by label
+extract   windows in which the label sounds, `count` per label; and some from songs without it
+add       given "labels": windows of songs that have all labels, for every split of the labels into
+          given and wanted; given "rest": windows in which the label sounds, all other stems given
+generate  windows of mixtures, the references; compose  the same, with the song's labels in order
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mge_plugin.config import ConfigError, read_json
+from mge_plugin.config import ConfigError, parse_section, read_json
 from mge_plugin.data.audio import rms_db
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.songs import Song
@@ -22,12 +23,16 @@ from mge_plugin.data.triplets import MAX_TRIES, Format, stem_window
 from mge_plugin.files import write_file
 
 _FORMAT = 1  # of the file
-_ABSENT_SHARE = 0.25  # of a label's segments, as many more from songs without it
+_ABSENT_SHARE = 0.25  # segments from songs without the label, for each segment with it
+_LONGEST = 3600  # seconds
+_RATES = (1000, 384000)  # Hz
+SCORED_TASKS = ("generate", "extract", "add", "compose")
+GIVEN = ("labels", "rest")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A window of a song, what is asked of it and what is given."""
+    """A window of a song, its target labels and the given ones. Fields are keys of the JSON."""
 
     id: str
     task: str
@@ -36,32 +41,55 @@ class Segment:
     start: int  # samples at `sample_rate`
     samples: int
     sample_rate: int  # Hz
-    wanted: tuple[str, ...]  # labels, in the order in which they are asked for
-    given: tuple[str, ...] = ()  # labels that are given; of extract all of the song's
-    absent: bool = False  # whether the song lacks what is wanted
+    wanted: tuple[str, ...]  # target labels, in the order of their prompts
+    given: tuple[str, ...] = ()  # labels that are given; for extract the song's mixture is
+    absent: bool = False  # whether the song has no stem of the target label
+
+    def __post_init__(self) -> None:
+        problems = [
+            ("id", self.id, "a relative path", _is_relative(self.id)),
+            ("task", self.task, f"one of {', '.join(SCORED_TASKS)}", self.task in SCORED_TASKS),
+            ("start", self.start, "0 to 2^40", 0 <= self.start <= 2**40),
+            ("sample_rate", self.sample_rate, "{} to {} Hz".format(*_RATES), self._has_rate()),
+            ("samples", self.samples, f"up to {_LONGEST} seconds", self._has_length()),
+            ("wanted", self.wanted, "one label or more", all(self.wanted) and self.wanted),
+        ]
+        if wrong := [f"{k}: expected {e}, found {v!r}" for k, v, e, good in problems if not good]:
+            raise ConfigError(*wrong)
+
+    def _has_rate(self) -> bool:
+        return _RATES[0] <= self.sample_rate <= _RATES[1]
+
+    def _has_length(self) -> bool:
+        return 0 < self.samples <= _LONGEST * self.sample_rate
 
     @property
     def group(self) -> str:
-        """The column of a table: what is wanted; of music from nothing the test set, one column."""
+        """The column of a table: the target labels; for generate and compose the corpus."""
         return self.corpus if self.task in ("generate", "compose") else "+".join(self.wanted)
 
 
+def _is_relative(path: str) -> bool:
+    """Whether a segment's id names a file below a folder."""
+    return path.isprintable() and not {"", ".", ".."} & set(path.split("/"))
+
+
 @dataclass(frozen=True)
-class Heard:
+class Excerpt:
     """A segment's audio, all (channels, samples)."""
 
     segment: Segment
     mixture: np.ndarray
     given: np.ndarray
-    truth: np.ndarray  # of what is wanted, silence if it is absent
+    truth: np.ndarray  # the target stems, silence if they are absent
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a system made of a segment, all (channels, samples)."""
+    """A system's output for a segment, all (channels, samples)."""
 
-    audio: np.ndarray  # of extract and add what is wanted, else the mixture
-    rest: np.ndarray | None = None  # of extract all else in the mixture, if the system makes it
+    audio: np.ndarray  # extract and add: the target stems; generate and compose: the mixture
+    rest: np.ndarray | None = None  # extract: all else in the mixture, if the system makes it
 
 
 def draw_segments(
@@ -71,36 +99,54 @@ def draw_segments(
     labels: Sequence[str],
     count: int,
     seed: int,
+    given: str = "labels",
 ) -> list[Segment]:
-    """`count` segments a group, fewer where a corpus has not so many that sound."""
-    drawing = {"extract": _extract, "add": _add}.get(task, _whole)
+    """Draw `count` segments per group, fewer where a corpus has fewer that sound."""
+    if task == "add" and given == "labels" and len(labels) < 2:
+        raise ConfigError(
+            "add: 2 labels or more are needed to give some and add the others, found "
+            f"{', '.join(labels)}; to give all other stems of each song: --given rest"
+        )
+    name = "rest" if (task, given) == ("add", "rest") else task
+    drawing = {"extract": _extract, "add": _add, "rest": _rest}.get(name, _whole)
     segments = []
     for corpus in corpora:
         rng = np.random.default_rng(seed)
         segments += drawing(_Drawing(task, corpus, form, labels, count, rng))
     if not segments:
-        raise ConfigError(f"no segments: none of {', '.join(labels)} sounds in any song")
+        needed = {
+            "extract": "a stem of one of {} that sounds",
+            "add": "stems of all of {} that sound",
+            "rest": "a stem of one of {} that sounds, and another stem",
+        }.get(name, "sound")
+        names = ", ".join(corpus.config.id for corpus in corpora)
+        raise ConfigError(
+            f"{task}: no segments: no song of {names} has {needed.format(', '.join(labels))}"
+        )
     return segments
 
 
 def save_segments(segments: Sequence[Segment], path: Path) -> None:
-    """As JSON, whole or not at all."""
+    """Write the segments as JSON, whole or not at all."""
     content = {"format": _FORMAT, "segments": [asdict(segment) for segment in segments]}
     write_file(path, json.dumps(content, indent=1).encode())
 
 
 def load_segments(path: Path) -> list[Segment]:
-    """What `save_segments` wrote."""
+    """Read what `save_segments` wrote; all that is wrong with it is in one ConfigError."""
     content = read_json(path)
     if content.get("format") != _FORMAT:
         raise ConfigError(f"{path}: format: expected {_FORMAT}, found {content.get('format')!r}")
-    try:
-        return [_parsed(entry) for entry in content["segments"]]
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a list of segments ({error})") from error
+    entries = content.get("segments")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}: segments: expected a list of segments")
+    segments = [parse_section(Segment, e, f"{path}: segments[{i}]") for i, e in enumerate(entries)]
+    if len({segment.id for segment in segments}) < len(segments):
+        raise ConfigError(f"{path}: segments: an id occurs twice")
+    return segments
 
 
-def listen(segment: Segment, song: Song, channels: int) -> Heard:
+def read_excerpt(segment: Segment, song: Song, channels: int) -> Excerpt:
     """Read a segment from its song; the mixture is the sum of all stems."""
     form = Format(segment.sample_rate, segment.samples, channels)
     parts = {stem: stem_window(stem, segment.start, form) for stem in song.stems}
@@ -110,40 +156,54 @@ def listen(segment: Segment, song: Song, channels: int) -> Heard:
         return sum((a for s, a in parts.items() if s.label in labels), start=silence)
 
     everything = total([stem.label for stem in song.stems])
-    wanted = silence if segment.absent else total(segment.wanted)
-    given = total(segment.given) if segment.task == "add" else everything
-    if segment.task == "add":
-        everything = given + wanted
-    return Heard(segment, everything, given, wanted)
+    truth = silence if segment.absent else total(segment.wanted)
+    if segment.task != "add":
+        return Excerpt(segment, everything, everything, truth)
+    given = total(segment.given)
+    return Excerpt(segment, given + truth, given, truth)
+
+
+def segment_seed(segment: str, seed: int) -> int:
+    """A seed of the segment's id, so that its noise does not depend on the other segments."""
+    numbers = np.frombuffer(segment.encode(), dtype=np.uint8)
+    return int(np.random.SeedSequence([seed, *numbers.tolist()]).generate_state(1, np.uint32)[0])
 
 
 def _extract(draw: "_Drawing") -> Iterator[Segment]:
     for label in draw.labels:
-        having = [s for s in draw.songs if label in _labels(s) and len(s.stems) > 1]
-        lacking = [s for s in draw.songs if label not in _labels(s)]
-        yield from draw.segments(label, having, (label,), (label,))
+        lacking = [s for s in draw.corpus.songs if label not in _labels(s)]
+        yield from draw.segments(label, draw.songs_with(label), (label,), (label,))
         rest = replace(draw, count=round(draw.count * _ABSENT_SHARE))
         yield from rest.segments(f"no {label}", lacking, None, (label,), absent=True)
 
 
 def _add(draw: "_Drawing") -> Iterator[Segment]:
-    songs = [s for s in draw.songs if set(draw.labels) <= _labels(s)]
+    songs = [s for s in draw.corpus.songs if set(draw.labels) <= _labels(s)]
     for size in range(1, len(draw.labels)):
         for wanted in combinations(draw.labels, size):
             given = tuple(label for label in draw.labels if label not in wanted)
             yield from draw.segments("+".join(wanted), songs, given, wanted, given=given)
 
 
+def _rest(draw: "_Drawing") -> Iterator[Segment]:
+    songs = {song.id: song for song in draw.corpus.songs}
+    for label in draw.labels:
+        others = [s for s in draw.songs_with(label) if _labels(s) != {label}]
+        for segment in draw.segments(label, others, (label,), (label,)):
+            given = tuple(sorted(_labels(songs[segment.song]) - {label}))
+            yield replace(segment, given=given)
+
+
 def _whole(draw: "_Drawing") -> Iterator[Segment]:
-    for segment in draw.segments("mixture", draw.songs, None, tuple(draw.labels)):
-        song = next(s for s in draw.songs if s.id == segment.song)
-        own = tuple(label for label in draw.labels if label in _labels(song))
+    songs = {song.id: song for song in draw.corpus.songs}
+    for segment in draw.segments("mixture", draw.corpus.songs, None, tuple(draw.labels)):
+        own = tuple(label for label in draw.labels if label in _labels(songs[segment.song]))
         yield replace(segment, wanted=own) if own and draw.task == "compose" else segment
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What segments are drawn from."""
+    """What the segments of one corpus are drawn from."""
 
     task: str
     corpus: Corpus
@@ -152,10 +212,9 @@ class _Drawing:
     count: int
     rng: np.random.Generator
 
-    @property
-    def songs(self) -> Sequence[Song]:
-        """Those of the corpus."""
-        return self.corpus.songs
+    def songs_with(self, label: str) -> list[Song]:
+        """Songs that have a stem of the label, and another."""
+        return [s for s in self.corpus.songs if label in _labels(s) and len(s.stems) > 1]
 
     def segments(
         self,
@@ -183,15 +242,15 @@ class _Drawing:
 def _windows(
     songs: Sequence[Song], labels: Sequence[str] | None, draw: _Drawing
 ) -> Iterator[tuple[Song, int]]:
-    """Windows in which the labels (all stems, if None) sound, some tries for each."""
+    """Windows in which the labels (all stems, if None) sound, with some tries for each."""
     form, rng = draw.form, draw.rng
     for _ in range(draw.count if songs else 0):
         for _ in range(MAX_TRIES):
             song = songs[rng.integers(len(songs))]
             last = max(0, song.samples(form.sample_rate) - form.samples)
             start = int(rng.integers(last + 1))
-            heard = [s for s in song.stems if labels is None or s.label in labels]
-            total = sum(stem_window(stem, start, form) for stem in heard)
+            stems = [s for s in song.stems if labels is None or s.label in labels]
+            total = sum(stem_window(stem, start, form) for stem in stems)
             if rms_db(total) > form.silence_db:
                 yield song, start
                 break
@@ -199,8 +258,3 @@ def _windows(
 
 def _labels(song: Song) -> set[str]:
     return {stem.label for stem in song.stems}
-
-
-def _parsed(entry: dict) -> Segment:
-    lists = {name: tuple(entry[name]) for name in ("wanted", "given")}
-    return Segment(**entry | lists)

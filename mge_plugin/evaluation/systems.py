@@ -1,11 +1,7 @@
-"""What is judged: the model, floors and ceilings in the same run, and anybody's estimates.
+"""The systems that are scored: the model, floors and ceilings, Demucs, and folders of estimates.
 
-A system gets segments (`Heard`) and gives an `Estimate` for each: of extract the source, of add the
-new sources together, of generate and compose the mixture.
-
-Demucs (arXiv 2211.08553) as a system: the `demucs` package, with weights that the user has.
-
-It separates into fixed sources: bass, drums, other and vocals, htdemucs_6s guitar and piano too.
+A system gets segments as `Excerpt` and returns an `Estimate` of each: for extract the source, for
+add the sum of the new sources, for generate and compose the mixture.
 """
 
 import pickle
@@ -18,10 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mge_plugin.config import ConfigError
+from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.audio import AudioError, fit_length, read_audio, resample, to_channels
 from mge_plugin.data.corpora.index import Corpus
-from mge_plugin.evaluation.segments import Estimate, Heard, Segment, listen
+from mge_plugin.evaluation.segments import (
+    Estimate,
+    Excerpt,
+    Segment,
+    read_excerpt,
+    segment_seed,
+)
 from mge_plugin.files import checkpoint_fingerprint
 from mge_plugin.inference.denoiser import Engine, Item
 from mge_plugin.inference.pipeline import Pipeline, Studio
@@ -37,13 +39,13 @@ class System(Protocol):
 
     name: str
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]: ...
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]: ...
 
 
 class _TrackKeeper(Engine):
-    """An engine that keeps what it made of all tracks: a result has only the prompted one."""
+    """An engine that keeps the latents of all tracks: a result has only the prompted one."""
 
-    kept: Tensor  # (b, k, c, n), a row a candidate
+    kept: Tensor  # (b, k, c, n), one row per candidate
 
     def denoise(
         self,
@@ -57,79 +59,82 @@ class _TrackKeeper(Engine):
 
 
 class Model:
-    """The three-track model: prompts "The sound of the {label}", a seed for each segment."""
+    """The three-track model, prompted "The sound of the {label}", with one seed per segment."""
 
     name = "model"
 
-    def __init__(self, pipeline: Pipeline, sampling: Sampling) -> None:
+    def __init__(self, pipeline: Pipeline, sampling: Sampling, unconditional: bool = False) -> None:
         check_sampler(sampling.sampler, pipeline.model.diffusion_objective)
         window = pipeline.engine.frames * pipeline.engine.ratio
         self.engine = _TrackKeeper(pipeline.model, window, pipeline.device)
         self.studio, self.sampling = Studio(self.engine, pipeline.channels), sampling
+        self.unconditional = unconditional  # generate: no prompt
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        if not heard:
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        if not excerpts:
             return []
-        results = self.studio.run([self._request(h) for h in heard], self.sampling, None)
+        results = self.studio.run([self._request(e) for e in excerpts], self.sampling, None)
         return [
-            Estimate(self._chosen(h, result.audio), self._submixture(h, result, i))
-            for i, (h, result) in enumerate(zip(heard, results, strict=True))
+            Estimate(self._chosen(e, result.audio), self._submixture(e, result, i))
+            for i, (e, result) in enumerate(zip(excerpts, results, strict=True))
         ]
 
-    def _request(self, heard: Heard) -> Request:
-        segment = heard.segment
-        one = (label_prompt(segment.wanted),)
-        each = tuple(label_prompt(label) for label in segment.wanted)
-        prompts = one if segment.task in ("extract", "generate") else each
-        common = {"seed": segment_seed(segment.id, self.sampling.seed)}
+    def _request(self, excerpt: Excerpt) -> Request:
+        segment = excerpt.segment
+        prompts: tuple[str | None, ...] = (label_prompt(segment.wanted),)
+        if segment.task in ("add", "compose"):
+            prompts = tuple(map(label_prompt, segment.wanted))
+        elif self.unconditional:
+            prompts = (None,)
+        seed = segment_seed(segment.id, self.sampling.seed)
         if segment.task in ("generate", "compose"):
             seconds = segment.samples / segment.sample_rate
-            return Request(segment.task, prompts, seconds=seconds, **common)
-        return Request(segment.task, prompts, heard.given, segment.sample_rate, **common)
+            return Request(segment.task, prompts, seconds=seconds, seed=seed)
+        return Request(segment.task, prompts, excerpt.given, segment.sample_rate, seed=seed)
 
-    def _chosen(self, heard: Heard, audio: dict[str, np.ndarray]) -> np.ndarray:
-        if heard.segment.task == "add":
-            return audio["mixture"] - heard.given
-        made = audio["source" if heard.segment.task == "extract" else "mixture"]
-        return fit_length(made, heard.segment.samples)
+    def _chosen(self, excerpt: Excerpt, audio: dict[str, np.ndarray]) -> np.ndarray:
+        if excerpt.segment.task == "add":
+            return audio["mixture"] - excerpt.given
+        made = audio["source" if excerpt.segment.task == "extract" else "mixture"]
+        return fit_length(made, excerpt.segment.samples)
 
-    def _submixture(self, heard: Heard, result: Result, number: int) -> np.ndarray | None:
-        """What the model made beside the source; None if the source is no longer as it made it.
+    def _submixture(self, excerpt: Excerpt, result: Result, number: int) -> np.ndarray | None:
+        """The submixture that the model made; None if the source was changed after decoding.
 
-        The residual of a result is the mixture without the source, and always fits.
+        The residual of a result is the mixture without the source, which is always consistent.
         """
-        segment, sampling = heard.segment, self.sampling
+        segment, sampling = excerpt.segment, self.sampling
         if segment.task != "extract" or sampling.refine != "none" or sampling.gate:
             return None
         chosen = result.info["tracks"]["source"].get("chosen", 0)
         latents = self.engine.kept[number * sampling.candidates + chosen, Track.SUBMIXTURE]
         rate = self.engine.model.sample_rate
         audio = self.engine.decode(latents, -(-segment.samples * rate // segment.sample_rate))
-        audio = _in_form(audio, rate, heard)
-        return audio * sounding(heard.mixture, segment.sample_rate)  # as the source is silenced
+        audio = _in_form(audio, rate, excerpt)
+        return audio * sounding(excerpt.mixture, segment.sample_rate)  # silenced as the source is
 
 
 class Mixture:
-    """The floor of doing nothing: of extract the mixture, of add nothing new."""
+    """A floor: for extract the mixture itself, for add nothing new."""
 
     name = "mixture"
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        given = [h.mixture if h.segment.task == "extract" else 0 * h.mixture for h in heard]
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        given = [e.mixture if e.segment.task == "extract" else 0 * e.mixture for e in excerpts]
         return [Estimate(audio) for audio in given]
 
 
 class Silence:
-    """The floor of giving nothing."""
+    """The floor of a silent estimate."""
 
     name = "silence"
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        return [Estimate(np.zeros_like(h.mixture)) for h in heard]
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        return [Estimate(np.zeros_like(e.mixture)) for e in excerpts]
 
 
 class OtherStem:
-    """The floor of add: what is wanted, but of another segment, drawn by the segment's id."""
+    """The floor of add: the same labels from another segment, drawn by the segment's id."""
 
     name = "random stem"
 
@@ -137,47 +142,48 @@ class OtherStem:
         self.segments = segments
         self.songs = {(c.config.id, s.id): s for c in corpora for s in c.songs}
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        return [Estimate(self._other(h)) for h in heard]
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        return [Estimate(self._other(e)) for e in excerpts]
 
-    def _other(self, heard: Heard) -> np.ndarray:
-        own = heard.segment
+    def _other(self, excerpt: Excerpt) -> np.ndarray:
+        own = excerpt.segment
         alike = [s for s in self.segments if s.wanted == own.wanted and s.id != own.id]
         if not alike:
-            raise ValueError("a random stem: there is no other segment of its kind")
+            raise ValueError(f"random stem: no other segment of {own.group}")
         other = alike[segment_seed(own.id, 0) % len(alike)]
-        return listen(other, self.songs[other.corpus, other.song], len(heard.mixture)).truth
+        song = self.songs[other.corpus, other.song]
+        return read_excerpt(other, song, len(excerpt.mixture)).truth
 
 
 class RoundTrip:
-    """The ceiling of a latent model: the truth (and the rest of it) through the autoencoder."""
+    """The ceiling of a latent model: the truth (and the rest) through the autoencoder."""
 
     name = "round trip"
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.engine = pipeline.engine
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        return [self._coded(h) for h in heard]
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        return [self._coded(e) for e in excerpts]
 
-    def _coded(self, heard: Heard) -> Estimate:
-        task = heard.segment.task
-        wanted = heard.truth if task in ("extract", "add") else heard.mixture
-        rest = self._through(heard.mixture - heard.truth) if task == "extract" else None
-        return Estimate(self._through(wanted), rest)
+    def _coded(self, excerpt: Excerpt) -> Estimate:
+        task = excerpt.segment.task
+        target = excerpt.truth if task in ("extract", "add") else excerpt.mixture
+        rest = self._through(excerpt.mixture - excerpt.truth) if task == "extract" else None
+        return Estimate(self._through(target), rest)
 
     def _through(self, audio: np.ndarray) -> np.ndarray:
         return self.engine.decode(self.engine.encode(audio), audio.shape[1])
 
 
 class RatioMask:
-    """An oracle: the share of the true source's magnitude, applied to the mixture's STFT."""
+    """An oracle: the true source's share of the magnitudes as a mask on the mixture's STFT."""
 
     name = "ideal ratio mask"
     frame = 1024
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        return [Estimate(self._masked(h.mixture, h.truth)) for h in heard]
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        return [Estimate(self._masked(e.mixture, e.truth)) for e in excerpts]
 
     def _masked(self, mixture: np.ndarray, truth: np.ndarray) -> np.ndarray:
         window = torch.hann_window(self.frame)
@@ -186,42 +192,58 @@ class RatioMask:
             for a in (mixture, truth, mixture - truth)
         )
         mask = s.abs() / (s.abs() + r.abs()).clamp_min(1e-8)
-        made = torch.istft(mask * x, self.frame, window=window, length=mixture.shape[1])
-        return made.numpy()
+        masked = torch.istft(mask * x, self.frame, window=window, length=mixture.shape[1])
+        return masked.numpy()
 
 
 class Estimates:
-    """A folder of anybody's: `{segment id}.wav` or `.flac`, in folders as the ids say."""
+    """A folder of another system's output: a file or a folder of stems per segment id.
+
+    {segment id}.wav or .flac   the estimate
+    {segment id}/{label}.wav    all stems of the system, of which those of the target are summed
+    labels.json                 optional: the system's stems by our labels, {"other": ["piano"]}
+    """
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
         self.folder, self.name = folder, name or folder.name
+        self.stems: dict[str, list[str]] = {}
+        if (path := folder / "labels.json").is_file():
+            self.stems = _label_map(path)
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        return [Estimate(self._read(h)) for h in heard]
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        return [Estimate(self._read(e)) for e in excerpts]
 
-    def _read(self, heard: Heard) -> np.ndarray:
-        segment = heard.segment
+    def _read(self, excerpt: Excerpt) -> np.ndarray:
+        path = self.folder / excerpt.segment.id
+        if not path.is_dir():
+            return self._file(path, excerpt)
+        labels = excerpt.segment.wanted
+        stems = dict.fromkeys(stem for label in labels for stem in self.stems.get(label, [label]))
+        return np.sum([self._file(path / stem, excerpt) for stem in stems], axis=0)
+
+    def _file(self, path: Path, excerpt: Excerpt) -> np.ndarray:
         for suffix in (".wav", ".flac"):
-            path = self.folder / f"{segment.id}{suffix}"
-            if path.is_file():
-                return _in_form(*read_audio(path), heard)
-        raise AudioError("no estimate, neither .wav nor .flac", self.folder / segment.id)
+            if (file := path.with_name(path.name + suffix)).is_file():
+                return _in_form(*read_audio(file), excerpt)
+        raise AudioError("no estimate, neither .wav nor .flac", path)
 
 
-def _in_form(audio: np.ndarray, sample_rate: int, heard: Heard) -> np.ndarray:
-    """Audio at the rate, with the channels and of the length of a segment."""
-    audio = resample(audio, sample_rate, heard.segment.sample_rate)
-    return fit_length(to_channels(audio, len(heard.mixture)), heard.segment.samples)
+def _label_map(path: Path) -> dict[str, list[str]]:
+    stems = read_json(path)
+    for label, names in stems.items():
+        if not isinstance(names, list) or not all(isinstance(n, str) and n for n in names):
+            raise ConfigError(f"{path}: {label}: expected a list of stem names, found {names!r}")
+    return stems
 
 
-def segment_seed(segment: str, seed: int) -> int:
-    """The same noise for a segment whatever is judged beside it."""
-    numbers = np.frombuffer(segment.encode(), dtype=np.uint8)
-    return int(np.random.SeedSequence([seed, *numbers.tolist()]).generate_state(1, np.uint32)[0])
+def _in_form(audio: np.ndarray, sample_rate: int, excerpt: Excerpt) -> np.ndarray:
+    """Audio at the sample rate, with the channels and the length of a segment."""
+    audio = resample(audio, sample_rate, excerpt.segment.sample_rate)
+    return fit_length(to_channels(audio, len(excerpt.mixture)), excerpt.segment.samples)
 
 
 def paper_sampling(steps: int = 250, cfg_scale: float = 2.0, **options: object) -> Sampling:
-    """The paper's: 250 DDIM steps, guidance 2, and what the model made as it is."""
+    """The paper's sampling: 250 DDIM steps, guidance 2, no mask and no gate."""
     return replace(Sampling(steps, cfg_scale, refine="none", gate=False), **options)
 
 
@@ -233,7 +255,10 @@ _FAILURES += (pickle.UnpicklingError, AssertionError)
 
 
 class Demucs:
-    """A model of the package and its function that applies one, without random shifts."""
+    """A model of the `demucs` package (arXiv 2211.08553), applied without random shifts.
+
+    It separates fixed sources: bass, drums, other and vocals, htdemucs_6s guitar and piano too.
+    """
 
     name = "demucs"
 
@@ -241,33 +266,31 @@ class Demucs:
         self, model: Any, apply: Callable[..., Tensor], title: str, device: str, key: str = ""
     ) -> None:
         self.model, self.apply, self.title, self.device = model, apply, title, device
-        self.key = key  # tells its weights from others
+        self.key = key  # of its weights
 
     @property
     def sources(self) -> list[str]:
-        """Labels that it knows."""
+        """The labels that it separates."""
         return list(self.model.sources)
 
-    def estimate(self, heard: Sequence[Heard]) -> list[Estimate]:
-        """The sources that are wanted, and the sum of all its others."""
-        for h in heard:
-            self._check(h.segment)
-        return [self._separated(h) for h in heard]
+    def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
+        """The target sources, and the sum of all its others."""
+        for excerpt in excerpts:
+            labels = excerpt.segment.wanted
+            if unknown := [label for label in labels if label not in self.sources]:
+                raise ValueError(
+                    f"{self.title} separates {', '.join(self.sources)}, not {', '.join(unknown)}"
+                )
+        return [self._separated(e) for e in excerpts]
 
-    def _check(self, segment: Segment) -> None:
-        if unknown := [label for label in segment.wanted if label not in self.sources]:
-            raise ValueError(
-                f"{self.title} separates {', '.join(self.sources)}, not {', '.join(unknown)}"
-            )
-
-    def _separated(self, heard: Heard) -> Estimate:
+    def _separated(self, excerpt: Excerpt) -> Estimate:
         rate = self.model.samplerate
-        audio = to_channels(heard.mixture, self.model.audio_channels)
-        made = self._apply(torch.from_numpy(resample(audio, heard.segment.sample_rate, rate)))
+        audio = to_channels(excerpt.mixture, self.model.audio_channels)
+        made = self._apply(torch.from_numpy(resample(audio, excerpt.segment.sample_rate, rate)))
         stems = dict(zip(self.sources, made, strict=True))
-        wanted = [stems.pop(label) for label in heard.segment.wanted]
-        parts = [torch.stack(stem).sum(dim=0).numpy() for stem in (wanted, list(stems.values()))]
-        return Estimate(*(_in_form(part, rate, heard) for part in parts))
+        target = [stems.pop(label) for label in excerpt.segment.wanted]
+        parts = [torch.stack(stem).sum(dim=0).numpy() for stem in (target, list(stems.values()))]
+        return Estimate(*(_in_form(part, rate, excerpt) for part in parts))
 
     @torch.no_grad()
     def _apply(self, mixture: Tensor) -> Tensor:
@@ -279,27 +302,32 @@ class Demucs:
 
 
 def open_demucs(where: str, device: str) -> Demucs:
-    """By a name that demucs knows, a folder of weights, or FOLDER/NAME where it holds several."""
+    """Open by a name of the demucs package, a folder of weights, or FOLDER/NAME of several."""
     try:
-        from demucs.apply import apply_model
+        from demucs.apply import apply_model  # an optional package
         from demucs.pretrained import get_model
     except ImportError as error:
         raise ConfigError(
             f"demucs: the package cannot be imported ({error}); pip install demucs"
         ) from error
-    name, repo = _named(where)
+    name, folder = _find_demucs(where)
     try:
-        return Demucs(get_model(name, repo), apply_model, name, device, _key(name, repo))
+        model = get_model(name, folder)
     except _FAILURES as error:
+        reason = str(error) or type(error).__name__
+        reason = "it exited, for the reason above" if isinstance(error, SystemExit) else reason
         raise ConfigError(
-            f"demucs {where}: its weights cannot be opened ({_reason(error)}); needed are a name "
-            "that demucs fetches by itself when online (htdemucs, htdemucs_ft, htdemucs_6s, ...), "
-            "or a folder with the .th file, or the .yaml and the .th files that it names"
+            f"demucs {where}: its weights cannot be opened ({reason}); expected a name that demucs "
+            "downloads by itself when online (htdemucs, htdemucs_ft, htdemucs_6s, ...), or a "
+            "folder with the .th file, or the .yaml and the .th files that it names"
         ) from error
+    files = [] if folder is None else sorted(folder.glob("*.th"))
+    key = " ".join([name, *map(checkpoint_fingerprint, files)])
+    return Demucs(model, apply_model, name, device, key)
 
 
-def _named(where: str) -> tuple[str, Path | None]:
-    """The model's name, and the folder that its weights are in, None for demucs' own place."""
+def _find_demucs(where: str) -> tuple[str, Path | None]:
+    """The model's name, and the folder of its weights; None is the package's own folder."""
     path = Path(where)
     if path.is_dir():
         return _only_model(path), path
@@ -310,27 +338,15 @@ def _named(where: str) -> tuple[str, Path | None]:
     return where, None
 
 
-def _key(name: str, repo: Path | None) -> str:
-    """Of the name and, in a folder, the files: other weights of one name are scored anew."""
-    files = [] if repo is None else sorted(repo.glob("*.th"))
-    return " ".join([name, *map(checkpoint_fingerprint, files)])
-
-
 def _only_model(folder: Path) -> str:
-    """Of a bag (NAME.yaml, whose parts are .th files too) or a model (NAME-CHECKSUM.th)."""
+    """The name of a bag (NAME.yaml, whose parts are .th files) or a model (NAME-CHECKSUM.th)."""
     bags, models = (sorted(folder.glob(f"*{end}")) for end in (".yaml", ".th"))
     names = [path.stem for path in bags] or [path.stem.rsplit("-", 1)[0] for path in models]
     if not models:
         raise ConfigError(f"demucs {folder}: no weights, expected .th files (and a .yaml of them)")
     if len(names) > 1:
         raise ConfigError(
-            f"demucs {folder}: expected one model, found {', '.join(names)}; say which: "
+            f"demucs {folder}: expected one model, found {', '.join(names)}; choose one: "
             f"{folder / names[0]}"
         )
     return names[0]
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, SystemExit):
-        return "it gave up, for the reason above"
-    return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""A corpus, a segment of noise, and the command on a tiny model with random weights."""
+"""A corpus, an excerpt of noise, and `mge evaluate` on a tiny model with random weights."""
 
 import json
 
@@ -9,7 +9,7 @@ import torch
 from mge_plugin import cli
 from mge_plugin.data.corpora.index import read_corpus
 from mge_plugin.data.corpora.reader import CorpusConfig
-from mge_plugin.evaluation.segments import Heard, Segment
+from mge_plugin.evaluation.segments import Excerpt, Segment
 from mge_plugin.models.mge import create_mge_model
 from minislakh import write_corpus
 from tests.cli.conftest import make_config
@@ -27,7 +27,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def evaluate(model, corpus, tmp_path, monkeypatch, capsys):
-    """Run the command: (exit code, stdout, stderr); files lie in tmp_path."""
+    """Run the command in a folder with its input: (exit code, stdout, stderr)."""
     (tmp_path / "model.json").write_text(json.dumps(make_config(4)))
     torch.save(model.state_dict(), tmp_path / "model.ckpt")
     entry = {"id": "mini", "path": corpus.config.path, "split": "train"}
@@ -49,16 +49,16 @@ def evaluate(model, corpus, tmp_path, monkeypatch, capsys):
 
 
 @pytest.fixture
-def heard():
+def excerpt():
     rng = np.random.default_rng(0)
-    mixture, truth = rng.uniform(-0.3, 0.3, (2, 1, 8000)).astype(np.float32)
+    rest, truth = rng.uniform(-0.3, 0.3, (2, 1, 8000)).astype(np.float32)
     segment = Segment("extract/x/bass/0000", "extract", "x", "s", 0, 8000, RATE, ("bass",))
-    return Heard(segment, mixture + truth, mixture + truth, truth)
+    return Excerpt(segment, rest + truth, rest + truth, truth)
 
 
 @pytest.fixture
-def ears(evaluate, tmp_path):
-    """Give the command's model a conditioner that hears."""
+def embedder(evaluate, tmp_path):
+    """Give the command's model a conditioner that supports audio."""
     config = make_config(4)
     options = {"channels": 8, "bands": 16, "words": 64}
     entry = {"id": "prompt", "type": "mge_text_audio", "config": options}
