@@ -1,10 +1,9 @@
-"""Keep the tables of JSON keys in the docs in step with the dataclasses that read them.
+"""Keep the tables of docs/reference.md in step with the dataclasses that read the JSON configs.
 
     python tools/write_config_tables.py
 
-A table stands in a page between `<!-- keys of module:Class -->` and `<!-- end -->`; a row is a
-field: its type, its default and its comment. What follows `; paper: ` in a comment is the paper's
-value.
+A table is between `<!-- keys of module:Class -->` and `<!-- end -->`; one row per field: its type,
+its default and its help text or comment. What follows `; paper: ` there is the paper's value.
 """
 
 import dataclasses
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).parents[1] / "docs"
+PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 _TABLE = re.compile(r"(<!-- keys of (\S+):(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _FIELD = re.compile(r"^    (\w+):.*?(?:  # (.*))?$", re.MULTILINE)
 _PAPER = "; paper: "
@@ -26,7 +25,7 @@ _WORDS = {int: "whole number", float: "number", str: "text", bool: "true/false",
 
 
 def updated(page: str) -> str:
-    """The page with every table in it written anew."""
+    """The page with all of its tables regenerated."""
     return _TABLE.sub(lambda m: f"{m[1]}{_table(_load(m[2], m[3]))}{m[4]}", page)
 
 
@@ -46,14 +45,14 @@ def _rows(cls: type) -> Iterator[list[str]]:
     hints = typing.get_type_hints(cls)
     comments = _comments(cls)
     for field in dataclasses.fields(cls):
-        meaning, _, paper = comments.get(field.name, "").partition(_PAPER)
+        text = field.metadata.get("help", comments.get(field.name, "")).replace("|", "\\|")
+        meaning, _, paper = text.partition(_PAPER)
         yield [f"`{field.name}`", _type(hints[field.name]), _default(field), meaning, paper]
 
 
 def _comments(cls: type) -> dict[str, str]:
-    """Each field's comment, without what would end a cell of the table."""
-    found = _FIELD.findall(inspect.getsource(cls))
-    return {name: comment.replace("|", "\\|") for name, comment in found}
+    """Each field's comment."""
+    return dict(_FIELD.findall(inspect.getsource(cls)))
 
 
 def _type(hint: Any) -> str:
@@ -83,11 +82,5 @@ def _json(value: Any) -> str:
     return json.dumps(value)
 
 
-def pages() -> list[Path]:
-    """The pages that hold a table."""
-    return [path for path in sorted(DOCS.glob("*.md")) if _TABLE.search(path.read_text())]
-
-
 if __name__ == "__main__":
-    for path in pages():
-        path.write_text(updated(path.read_text()))
+    PAGE.write_text(updated(PAGE.read_text()))
