@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,9 +95,10 @@ def _tagged(name: str, text: str, size: int) -> str:
 
 
 def shipped_file(name: str) -> Path:
-    """A file that ships beside the package: in the repository, or installed under share/."""
-    folders = (Path(__file__).parents[1], Path(sys.prefix) / "share" / "mge_plugin")
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{name}: in none of {', '.join(map(str, folders))}")
+    """A file that ships with the package: inside an installed wheel, or in the repository."""
+    package = Path(__file__).parent
+    places = (package / "shipped" / name, package.parent / name)
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(f"{name}: expected at {' or '.join(map(str, places))}")

@@ -71,25 +71,25 @@ def patch(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only say whether it is applied: exit code 0 if so.")
+        bool, typer.Option("--check", help="Only report whether it is applied: exit code 0 if so.")
     ] = False,
-    revert: Annotated[bool, typer.Option("--revert", help="Take it out again.")] = False,
+    revert: Annotated[bool, typer.Option("--revert", help="Remove it again.")] = False,
 ) -> None:
     """Patch stable-audio-tools so that its scripts load this plugin: python train.py ..."""
-    from mge_plugin.patch import State, find_patch
+    from mge_plugin.patch import apply_patch, find_file, is_patched, revert_patch
 
     if check and revert:
         raise ValueError("--check and --revert: expected one of them, found both")
-    found = find_patch(path)
+    file = find_file(path)
     if check:
-        state = found.state()
-        typer.echo(f"{found.file}: {state.value} (stable-audio-tools {found.version})")
-        raise typer.Exit(0 if state is State.APPLIED else 1)
-    changed = found.revert() if revert else found.apply()
-    done = "reverted" if revert else "patched"
-    already = "not patched, nothing to revert" if revert else "already patched"
-    result = done if changed else already
-    typer.echo(f"{found.file}: {result} (stable-audio-tools {found.version})")
+        applied = is_patched(file)
+        typer.echo(f"{file}: {'applied' if applied else 'not applied'}")
+        raise typer.Exit(0 if applied else 1)
+    if revert:
+        result = "reverted" if revert_patch(file) else "not patched, nothing to revert"
+    else:
+        result = "patched" if apply_patch(file) else "already patched"
+    typer.echo(f"{file}: {result}")
 
 
 @app.command(

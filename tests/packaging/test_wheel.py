@@ -1,7 +1,10 @@
 """What a wheel of the plugin holds."""
 
 import configparser
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -24,18 +27,29 @@ def files_below(project, folder: str) -> set[str]:
 
 
 def test_every_file_of_the_package_is_in_the_wheel(wheel, project):
-    assert files_below(project, "mge_plugin") <= set(wheel.namelist())
+    files = files_below(project, "mge_plugin") | files_below(project, "minislakh")
+    assert files <= set(wheel.namelist())
 
 
-def test_configurations_patches_and_weights_are_in_the_wheel(wheel, project):
-    shared = {name.split("/share/mge_plugin/")[-1] for name in wheel.namelist()}
-    for folder in ("model_configs", "dataset_configs", "patches", "weights"):
-        assert files_below(project, folder) <= shared
+def test_configurations_patches_and_weights_are_in_the_package(wheel, project):
+    prefix = "mge_plugin/shipped/"
+    shipped = {n.removeprefix(prefix) for n in wheel.namelist() if n.startswith(prefix)}
+    folders = ("model_configs", "dataset_configs", "patches", "weights")
+    assert shipped == set().union(*(files_below(project, folder) for folder in folders))
+
+
+def test_an_unpacked_wheel_finds_its_files(wheel, tmp_path):
+    wheel.extractall(tmp_path)
+    code = "from mge_plugin.files import shipped_file as f; print(f('weights/minislakh/model.json'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    expected = tmp_path / "mge_plugin" / "shipped" / "weights" / "minislakh" / "model.json"
+    assert Path(done.stdout.strip()) == expected
 
 
 def test_nothing_else_is_in_the_wheel(wheel):
     tops = {name.split("/")[0].split("-")[0] for name in wheel.namelist()}
-    assert tops == {"mge_plugin"}
+    assert tops == {"mge_plugin", "minislakh"}
 
 
 def test_the_wheel_offers_the_command_and_the_plugin(wheel):

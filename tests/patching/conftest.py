@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from mge_plugin.patch import parse_diff, patch_files
 from tests.patching.copies import ROOT, installed_package
 
 STUBS = {
@@ -14,13 +13,9 @@ STUBS = {
     "models/factory.py": "create_model_from_config = create_model_from_config_path = None",
     "models/pretrained.py": "get_pretrained_model = None",
 }
-
-
-@pytest.fixture(scope="session")
-def originals():
-    """Version -> its stable_audio_tools/__init__.py, all of which is in the diff."""
-    diffs = {version: parse_diff(file.read_bytes()) for version, file in patch_files().items()}
-    return {version: b"".join(diff.hunks[0].old) for version, diff in diffs.items()}
+SAT_INIT = """\
+from .models.factory import create_model_from_config, create_model_from_config_path
+from .models.pretrained import get_pretrained_model"""
 
 
 @pytest.fixture(scope="session")
@@ -30,17 +25,16 @@ def installed():
 
 
 @pytest.fixture
-def make_clone(tmp_path, originals):
-    """A function that writes what of a clone matters here: build file and package."""
+def make_clone(tmp_path):
+    """A function that writes the part of a clone that matters here: its package, with stubs."""
 
-    def make(version="0.0.20", setup="from setuptools import setup\n\nsetup(\n    {},\n)\n"):
+    def make():
         package = tmp_path / "a clone" / "stable_audio_tools"
         for name, text in STUBS.items():
             (package / name).parent.mkdir(parents=True, exist_ok=True)
             (package / name).write_text(text)
-        (package / "__init__.py").write_bytes(originals.get(version, b""))
-        said = f"name='stable-audio-tools',\n    version='{version}'"
-        (package.parent / "setup.py").write_text(setup.format(said))
+        (package / "__init__.py").write_text(SAT_INIT)
+        (package.parent / "setup.py").touch()
         return package.parent
 
     return make

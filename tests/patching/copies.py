@@ -5,8 +5,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from mge_plugin import sat as upstream
-from mge_plugin.patch import Patch, parse_diff, patch_files
+from mge_plugin.patch import apply_patch
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,12 +13,6 @@ ROOT = Path(__file__).parents[2]
 def installed_package() -> Path:
     """The installed package's folder."""
     return Path(find_spec("stable_audio_tools").origin).parent
-
-
-def patch_for(file: Path) -> Patch:
-    """The installed version's patch for a copy of its file."""
-    version = upstream.sat_version()
-    return Patch(file, version, parse_diff(patch_files()[version].read_bytes()))
 
 
 def offer(folder: Path, distribution: str = "a_plugin", **plugins: str) -> None:
@@ -36,7 +29,7 @@ def patched_copy(folder: Path) -> Path:
     """A patched copy of the installed package, with this plugin's entry points beside it."""
     package = folder / "stable_audio_tools"
     shutil.copytree(installed_package(), package)
-    patch_for(package / "__init__.py").apply()
+    apply_patch(package / "__init__.py")
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     group = config["options.entry_points"]["stable_audio_tools.plugins"]

@@ -4,16 +4,15 @@ import json
 
 import pytest
 
-from mge_plugin import sat as upstream
-from mge_plugin.patch import find_patch
+from mge_plugin.patch import apply_patch, find_file
 from tests.patching.copies import ROOT, offer, patched_copy
 
 
-@pytest.fixture(params=upstream.TESTED_VERSIONS)
-def stub(request, make_clone):
+@pytest.fixture
+def stub(make_clone):
     """The patched __init__ with stubs for what it imports, so that a process takes no time."""
-    clone = make_clone(request.param)
-    find_patch(clone).apply()
+    clone = make_clone()
+    apply_patch(find_file(clone))
     return clone
 
 
