@@ -22,8 +22,7 @@ def find_file(path: Path | None = None) -> Path:
         return Path(spec.origin)
     package = path if path.resolve().name == _PACKAGE else path / _PACKAGE
     if not (package / "__init__.py").is_file():
-        found = "a folder without it" if path.is_dir() else "a file" if path.exists() else "nothing"
-        raise ValueError(f"{path}: expected the folder {_PACKAGE} or a clone with it, found {found}")
+        raise ValueError(f"{path}: expected a clone of stable-audio-tools or its package's folder")
     return package / "__init__.py"
 
 

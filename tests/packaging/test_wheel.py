@@ -40,7 +40,7 @@ def test_configurations_patches_and_weights_are_in_the_package(wheel, project):
 
 def test_an_unpacked_wheel_finds_its_files(wheel, tmp_path):
     wheel.extractall(tmp_path)
-    code = "from mge_plugin.files import shipped_file as f; print(f('weights/minislakh/model.json'))"
+    code = "import mge_plugin.files as f; print(f.shipped_file('weights/minislakh/model.json'))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     expected = tmp_path / "mge_plugin" / "shipped" / "weights" / "minislakh" / "model.json"
