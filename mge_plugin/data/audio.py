@@ -187,6 +187,7 @@ def _decode(
 
 
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
+_CANCELS = 0.1  # share of the power of independent channels' mean below which a mean is cancelled
 _GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
 BLOCK = 65_536  # samples decoded at a time where only their number counts
 FLAC_CHANNELS, FLAC_RATE = 8, 655_350  # at most, the rate in Hz
@@ -292,15 +293,36 @@ def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
 
 
 def to_channels(audio: np.ndarray, channels: int) -> np.ndarray:
-    """(any, samples) to (channels, samples): the mean for mono, copies of the mean for more.
+    """(any, samples) to (channels, samples): one channel by `downmix`, or copies of it for more.
 
-    For fewer, but not mono, the first are kept: of surround these are front left and right.
+    For fewer, but not mono, the first are kept: in surround these are front left and right.
     """
     if audio.shape[0] == channels:
         return audio
     if audio.shape[0] > channels > 1:
         return np.ascontiguousarray(audio[:channels])
-    return np.repeat(audio.mean(axis=0, keepdims=True), channels, axis=0)
+    return np.repeat(downmix(audio), channels, axis=0)
+
+
+def downmix(audio: np.ndarray) -> np.ndarray:
+    """(any, samples) to (1, samples): the mean, or if it cancels, the channels' main direction.
+
+    The mean of independent channels has a share 1/channels of their power. If it has less than a
+    tenth of that, channels of opposite polarity cancel: then they are projected on the first
+    principal component, its largest weight positive, at the level that the mean of equal channels
+    would have.
+    """
+    mean = audio.mean(axis=0, keepdims=True)
+    count = len(audio)
+    if count < 2 or not audio.any():
+        return mean
+    covariance = (audio.astype(np.float64) @ audio.T.astype(np.float64)) / audio.shape[1]
+    if covariance.mean() >= _CANCELS * np.trace(covariance) / count**2:
+        return mean
+    direction = np.linalg.eigh(covariance)[1][:, -1]
+    largest = np.abs(direction) > 0.99 * np.abs(direction).max()  # the first of equal ones
+    direction *= np.sign(direction[largest.argmax()]) / np.sqrt(count)
+    return direction[None].astype(audio.dtype) @ audio
 
 
 def rms_db(audio: np.ndarray) -> float:

@@ -116,6 +116,22 @@ def test_channels_are_averaged_copied_or_cut(audio, channels, expected):
     assert_array_equal(converted, expected)
 
 
+@pytest.mark.parametrize("gains", [(1, -1), (1, -0.9), (-0.9, 1), (1, -1, 0.5, -0.5)])
+def test_channels_of_opposite_polarity_do_not_cancel_in_mono(gains):
+    signal = np.random.default_rng(0).standard_normal((1, 1000)).astype(np.float32)
+    mono = to_channels(np.array(gains, dtype=np.float32)[:, None] * signal, 1)
+    assert mono.dtype == np.float32
+    expected = np.sqrt(np.mean(np.square(gains))) * signal
+    np.testing.assert_allclose(np.abs(mono), np.abs(expected), rtol=1e-4)
+    assert np.sign(mono[0, 0] * signal[0, 0]) == np.sign(gains[np.argmax(np.abs(gains))])
+
+
+def test_independent_channels_are_averaged():
+    audio = np.random.default_rng(0).standard_normal((6, 10_000)).astype(np.float32)
+    assert_array_equal(to_channels(audio, 1), audio.mean(axis=0, keepdims=True))
+    assert_array_equal(to_channels(audio * (np.arange(6) == 2)[:, None], 1)[0], audio[2] / 6)
+
+
 def test_levels_are_rms_in_dbfs():
     assert rms_db(np.ones((2, 10))) == 0
     assert rms_db(np.full((1, 10), 0.1)) == pytest.approx(-20)

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mge_plugin.data import triplets
-from mge_plugin.data.audio import read_audio, resample, to_channels
+from mge_plugin.data.audio import read_audio, resample
 from mge_plugin.data.triplets import MAX_TRIES, Format, Window, draw_window, make_triplet
 from mge_plugin.tracks import Track
 
@@ -238,10 +238,9 @@ def test_a_window_of_a_long_file_is_read_without_the_rest_of_it(
     assert max(lengths) < 2.2 * rate  # a second, at most another to where the rates meet, margins
 
 
-def test_stereo_stems_become_mono_before_they_are_judged(slakh, song_of, noise):
+def test_a_stereo_stem_of_opposite_polarity_sounds_in_mono(slakh, song_of, noise):
     left = noise(4000)
     opposed = np.stack([left, -left], axis=1)
     song = song_of(slakh.stem(opposed, 33), slakh.stem(opposed, 0))
-    assert _triplet(song, form=Format(RATE, 4000, 1)).labels[Track.SOURCE] == ()
-    assert _triplet(song, form=Format(RATE, 4000, 2)).labels[Track.SOURCE] == ("bass",)
-    assert_array_equal(to_channels(opposed.T, 1), np.zeros((1, 4000)))
+    for channels in (1, 2):
+        assert _triplet(song, form=Format(RATE, 4000, channels)).labels[Track.SOURCE] == ("bass",)
