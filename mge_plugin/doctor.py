@@ -1,4 +1,4 @@
-"""`mge doctor`: what is installed and found, what is wrong, in words; never over the network."""
+"""`mge doctor`: report what is installed, what is found and what is wrong, without the network."""
 
 import os
 import platform
@@ -10,8 +10,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-from mge_plugin import __version__, registry
-from mge_plugin import sat as upstream
+from mge_plugin import __version__, registry, sat
 from mge_plugin.models.clap import CHECKPOINT, TOKENIZER, TOKENIZER_NEEDS, has_tokenizer
 
 _PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
@@ -21,12 +20,12 @@ _CLAP_FOLDERS = (".", "checkpoints", "clap")  # in the working folder
 TOKENIZERS = ("models--roberta-base", "models--FacebookAI--roberta-base")  # in the hub's cache
 RENDERERS = ("mido", "pretty_midi", "tinysoundfont")
 
-_Examination = Callable[[], tuple[str, str | None]]  # what is there, and what to do if it is wrong
+_Examination = Callable[[], tuple[str, str | None]]  # what is found, and the remedy of a problem
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `problem` says what to do where something is wrong."""
+    """One line of the report; `problem` is the remedy where something is wrong."""
 
     name: str
     value: str
@@ -34,7 +33,7 @@ class Finding:
 
 
 def examine() -> Iterator[Finding]:
-    """Every finding, in the order of the report; one that fails does not hide the next."""
+    """Every finding, in the order of the report; one that fails does not hide the others."""
     for name, examination in EXAMINATIONS.items():
         try:
             finding = Finding(name, *examination())
@@ -55,11 +54,11 @@ def _python() -> tuple[str, str | None]:
 
 
 def _sat() -> tuple[str, str | None]:
-    version = upstream.sat_version()
+    version = sat.sat_version()
     if version is None:
         return "not installed", "pip install stable-audio-tools"
-    tested = " and ".join(upstream.TESTED_VERSIONS)
-    return version, None if version in upstream.TESTED_VERSIONS else f"tested with {tested}"
+    tested = " and ".join(sat.TESTED_VERSIONS)
+    return version, None if version in sat.TESTED_VERSIONS else f"tested with {tested}"
 
 
 def _package(name: str) -> tuple[str, None]:
@@ -86,8 +85,8 @@ def _device() -> tuple[str, str | None]:
 
 
 def _hooks() -> tuple[str, str | None]:
-    if upstream.sat_version() is None:
-        return "not tried", None
+    if sat.sat_version() is None:
+        return "not tested", None
     registry.install()
     import stable_audio_tools.data.dataset
     import stable_audio_tools.training  # noqa: F401
@@ -122,7 +121,7 @@ def _listed(paths: list[Path], absent: str) -> str:
 
 
 def _hub_cache() -> Path:
-    """Where huggingface_hub keeps its files, by the variables that it reads."""
+    """The folder of huggingface_hub's files, from the variables that it reads."""
     if "HF_HUB_CACHE" in os.environ:
         return Path(os.environ["HF_HUB_CACHE"])
     cache = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
@@ -140,7 +139,7 @@ def _minislakh() -> tuple[str, str | None]:
 EXAMINATIONS: dict[str, _Examination] = {
     "mge_plugin": _plugin,
     "Python": _python,
-    upstream.DISTRIBUTION: _sat,
+    sat.DISTRIBUTION: _sat,
     **{name: partial(_package, name) for name in _PACKAGES},
     "device": _device,
     "hooks": _hooks,
