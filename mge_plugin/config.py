@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+import operator
 import reprlib
 import types
 import typing
@@ -74,6 +75,76 @@ def parse_section(cls: type[Section], values: Mapping[str, Any] | None, where: s
     return section
 
 
+def option(
+    default: Any,
+    help: str,
+    *,
+    group: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: Iterable[str] | None = None,
+) -> Any:
+    """A dataclass field that is an option: CLI options, UI fields and doc tables derive from it.
+
+    The metadata has `help`, `group`, `low`, `high` (both inclusive) and `choices` (a tuple).
+    """
+    metadata = {"help": help, "group": group, "low": low, "high": high}
+    metadata["choices"] = None if choices is None else tuple(choices)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_options(section: Any) -> None:
+    """Check and convert the options of a frozen dataclass, to be called in its `__post_init__`.
+
+    NumPy numbers become Python's, lists become tuples. All problems are in one ConfigError.
+    """
+    problems = []
+    for field in dataclasses.fields(section):
+        if "choices" not in field.metadata:
+            continue
+        try:
+            value = _checked_option(field, getattr(section, field.name))
+        except ConfigError as error:
+            problems += error.problems
+        else:
+            object.__setattr__(section, field.name, value)
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _checked_option(field: dataclasses.Field, value: Any) -> Any:
+    """The value of one option as a Python number, text or tuple."""
+    name, meta = field.name, field.metadata
+    if value is None and field.default is None:
+        return None
+    if meta["choices"] is not None:
+        choose(name, value, dict.fromkeys(meta["choices"]))
+        return value
+    if isinstance(value, (list, tuple)) or hasattr(value, "tolist") and getattr(value, "ndim", 0):
+        return tuple(_checked_number(field, item, float) for item in value)
+    if isinstance(field.default, bool):
+        if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+            raise ConfigError(f"{name}: expected true or false, found {found(value)}")
+        return bool(value)
+    return _checked_number(field, value, int if "int" in str(field.type) else float)
+
+
+def _checked_number(field: dataclasses.Field, value: Any, kind: type) -> Any:
+    """A finite number of the kind within the option's bounds."""
+    low, high = field.metadata["low"], field.metadata["high"]
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = operator.index(value) if kind is int else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"{field.name}: expected {_WORDS[kind]}, found {found(value)}") from None
+    below, above = low is not None and number < low, high is not None and number > high
+    if below or above or not math.isfinite(number):
+        bounds = f" from {low:g}" * (low is not None) + f" up to {high:g}" * (high is not None)
+        raise ConfigError(f"{field.name}: expected {_WORDS[kind]}{bounds}, found {found(value)}")
+    return number
+
+
 def _build(cls: type[Section], values: Mapping[str, Any], where: str) -> Section:
     """Construct the dataclass; what it finds wrong with its values gets the section's name."""
     try:
@@ -122,8 +193,10 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        hint = next(a for a in arguments if a is not type(None))
-        return _parse_value(hint, value, where)
+        kinds = [a for a in arguments if a is not type(None)]
+        lists = [a for a in kinds if typing.get_origin(a) is tuple]
+        chosen = lists if lists and isinstance(value, (list, tuple)) else kinds
+        return _parse_value(chosen[0], value, where)
     if dataclasses.is_dataclass(hint):
         return parse_section(hint, value, where)
     if origin is tuple:

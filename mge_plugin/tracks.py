@@ -1,9 +1,13 @@
-"""The three tracks of the model and how they are stacked on channels."""
+"""The three tracks of the model, and the tasks on them; importable without torch."""
 
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from einops import rearrange
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Track(IntEnum):
@@ -30,11 +34,33 @@ class Track(IntEnum):
 NUM_TRACKS = len(Track)
 
 
-def pack(tracks: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Task:
+    """One row of the paper's section 2.3."""
+
+    given: Track | None  # the track whose audio the user has; the others are sampled
+    prompted: Track  # the track that the prompt describes
+    several: bool = False  # whether it takes more than one prompt
+    needs_prompt: bool = False
+    new_prompt: bool = False  # whether a second prompt describes what is added
+    has_length: bool = False  # whether `seconds` sets the length
+
+
+TASKS = {
+    "generate": Task(None, Track.MIXTURE, has_length=True),
+    "extract": Task(Track.MIXTURE, Track.SOURCE, several=True, needs_prompt=True),
+    "add": Task(Track.SUBMIXTURE, Track.SOURCE, several=True, needs_prompt=True),
+    "accompany": Task(Track.SOURCE, Track.SUBMIXTURE),
+    "compose": Task(None, Track.SOURCE, several=True, needs_prompt=True, has_length=True),
+    "replace": Task(Track.MIXTURE, Track.SOURCE, needs_prompt=True, new_prompt=True),
+}
+
+
+def pack(tracks: "Tensor") -> "Tensor":
     """Stack the tracks on channels, as SAT's models expect: (b, k, c, n) -> (b, k*c, n)."""
     return rearrange(tracks, "b k c n -> b (k c) n")
 
 
-def unpack(stacked: Tensor) -> Tensor:
+def unpack(stacked: "Tensor") -> "Tensor":
     """Undo `pack`: (b, k*c, n) -> (b, k, c, n)."""
     return rearrange(stacked, "b (k c) n -> b k c n", k=NUM_TRACKS)

@@ -1,348 +1,723 @@
-"""From song files and texts to tracks of audio: the Python API under the CLI and the UI.
+"""The tasks on audio of any rate, length and number of channels: the Python API.
 
-audio -> model's rate and channels -> latents -> sampler -> audio -> input's rate
+    audio -> model's rate and channels -> latents -> sampler -> audio -> the song's form
 
-The tasks on songs: what is given is encoded, rounds of items are denoised, the best is kept.
+The command line and the web interface call nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mge_plugin.check import check_model
 from mge_plugin.config import ConfigError, read_json
-from mge_plugin.data.audio import fit_length, resample, to_channels
-from mge_plugin.inference import presence
-from mge_plugin.inference.denoiser import Engine, Item, Kept
-from mge_plugin.inference.finish import Mastering
+from mge_plugin.data.audio import fit_length, resample, rms_db, to_channels
+from mge_plugin.inference.denoiser import Batch, denoise
+from mge_plugin.inference.finish import gate, refine, refine_blocks, splice
+from mge_plugin.inference.presence import agreement, presence, sounding
 from mge_plugin.inference.request import (
-    TASKS,
+    AudioLike,
+    Callback,
+    Finish,
+    Init,
+    Keep,
     Request,
     Result,
     Sampling,
-    Task,
-    by_track,
-    together,
+    describe,
 )
-from mge_plugin.inference.sampling import Callback, Start, candidate_seed
-from mge_plugin.inference.windows import Made, Song
+from mge_plugin.inference.sampling import UNBATCHED, ItemNoise, candidate_seed, check_sampler
+from mge_plugin.inference.windows import Windows
+from mge_plugin.models.autoencoder import Codec
 from mge_plugin.models.checkpoints import load_weights
+from mge_plugin.models.given import Given
 from mge_plugin.models.mge import MGEModel, create_mge_model
-from mge_plugin.prompts import Prompt
+from mge_plugin.prompts import Prompt, TrackPrompt, TrackPrompts, plain_prompt, prompt_names
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
-from mge_plugin.tracks import Track
-
-
-class Studio:
-    """Runs requests on an engine."""
-
-    def __init__(self, engine: Engine, channels: int) -> None:
-        self.engine, self.channels = engine, channels
-        self.sample_rate = engine.model.sample_rate
-        self.mastering = Mastering(engine, channels)
-
-    def run(
-        self, requests: Sequence[Request], sampling: Sampling, callback: Callback | None
-    ) -> list[Result]:
-        """A result for each request; all of one task."""
-        task = TASKS[requests[0].task]
-        with self.engine.enough_memory(sampling):
-            songs = [self._open(request, sampling) for request in requests]
-            if requests[0].task in ("add", "compose"):
-                self._in_order(task, songs, sampling, callback)
-            else:
-                prompts = [(song, prompt) for song in songs for prompt in song.request.prompts]
-                self._make(task, prompts, sampling, callback)
-            return [self.mastering.finish(song, sampling) for song in songs]
-
-    def steps(self, requests: Sequence[Request], sampling: Sampling) -> int:
-        """How often the callback will be called."""
-        samples = [self._length(request) for request in requests]
-        rounds = 1
-        if requests[0].task in ("add", "compose"):
-            rounds = max(len(request.prompts) for request in requests)
-        return rounds * self.engine.steps(samples, sampling)
-
-    def _length(self, request: Request) -> int:
-        """Samples at the model's rate, one window if nothing says how many."""
-        if request.like is not None:
-            return -(-request.like.shape[1] * self.sample_rate // request.sample_rate)
-        if request.seconds is None:
-            return self.engine.frames * self.engine.ratio
-        return max(1, round(request.seconds * self.sample_rate))
-
-    def _open(self, request: Request, sampling: Sampling) -> Song:
-        seed = sampling.seed if request.seed is None else request.seed
-        song = Song(request, self._length(request), seed)
-        if request.audio is not None:
-            song.sum = self._heard(request.audio, request.sample_rate)
-            song.given = self.engine.encode(song.sum)
-            if TASKS[request.task].given is Track.MIXTURE:  # in silence there is nothing to find
-                song.sounding = [bool(piece.any()) for piece in self.engine.by_window(song.sum)]
-        return song
-
-    def _heard(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
-        """Audio at the model's rate and channels."""
-        return resample(to_channels(audio, self.channels), sample_rate, self.sample_rate)
-
-    def _in_order(
-        self, task: Task, songs: Sequence[Song], sampling: Sampling, callback: Callback | None
-    ) -> None:
-        """A source for each prompt, one after another, each given the sum so far."""
-        for number in range(max(len(song.request.prompts) for song in songs)):
-            current = [song for song in songs if number < len(song.request.prompts)]
-            round_task = TASKS["add"] if number else task
-            asked = [(song, song.request.prompts[number]) for song in current]
-            self._make(round_task, asked, sampling, callback)
-            for song in current:
-                self._sum_up(song)
-
-    def _sum_up(self, song: Song) -> None:
-        """Take the last source into the sum, and encode that for the next prompt."""
-        last = song.made[-1]
-        if song.sum is None:  # the first of a composition is the sum itself
-            song.sum, song.given = last.audio, last.latents[Track.SOURCE]
-            return
-        song.sum = song.sum + last.audio
-        if len(song.made) < len(song.request.prompts):
-            song.given = self.engine.encode(song.sum)
-
-    def _make(
-        self,
-        task: Task,
-        asked: Sequence[tuple[Song, Prompt]],
-        sampling: Sampling,
-        callback: Callback | None,
-    ) -> None:
-        """Denoise a track for each (song, prompt), several candidates each, and keep the best."""
-        items = [
-            self._item(task, song, prompt, candidate_seed(song.seed, candidate))
-            for song, prompt in asked
-            for candidate in range(sampling.candidates)
-        ]
-        latents = self.engine.denoise(task, items, sampling, callback)
-        for i, (song, prompt) in enumerate(asked):
-            first = i * sampling.candidates
-            mine = latents[first : first + sampling.candidates]
-            song.made.append(self._best(task, song, prompt, mine))
-
-    def _item(self, task: Task, song: Song, prompt: Prompt, seed: int) -> Item:
-        return Item(
-            by_track(prompt, task),
-            seed,
-            self.engine.frames_of(song.samples),
-            song.given,
-            song.sounding,
-            by_track(song.request.negative, task),
-            self._kept(song),
-            self._start(task, song),
-        )
-
-    def _kept(self, song: Song) -> Kept | None:
-        """The frames that lie outside of every span that is made anew."""
-        keep = song.request.keep
-        if keep is None:
-            return None
-        heard = self._heard(keep.audio, song.request.sample_rate)
-        latents = self.engine.encode(fit_length(heard, song.samples))
-        per_second = self.sample_rate / self.engine.ratio
-        frames = torch.ones(self.engine.frames_of(song.samples))
-        for start, end in keep.redo:
-            frames[int(start * per_second) : int(np.ceil(end * per_second))] = 0.0
-        return Kept(latents, frames)
-
-    def _start(self, task: Task, song: Song) -> Start | None:
-        """The three tracks that a sound to begin from makes with what is given."""
-        init = song.request.init
-        if init is None or song.made:
-            return None
-        heard = self._heard(init.audio, song.request.sample_rate)
-        tracks = together(task, fit_length(heard, song.samples), song.sum)
-        latents = torch.stack([self.engine.encode(tracks[track]) for track in Track])
-        return Start(latents, init.level)
-
-    def _best(self, task: Task, song: Song, prompt: Prompt, candidates: Tensor) -> Made:
-        """The candidate (k, c, n) with the highest score, its audio and all scores."""
-        made = []
-        for latents in candidates:
-            audio = self.engine.decode(latents[task.prompted], song.samples)
-            info = self._scores(task, song, prompt, latents, audio) if len(candidates) > 1 else {}
-            made.append(Made(prompt, latents.cpu(), audio, info))
-        best = max(range(len(made)), key=lambda i: made[i].info.get("score", 0.0))
-        if len(made) > 1:
-            made[best].info = {"candidates": [m.info for m in made], "chosen": best}
-        return made[best]
-
-    def _scores(
-        self, task: Task, song: Song, prompt: Prompt, latents: Tensor, audio: np.ndarray
-    ) -> dict[str, float]:
-        """How well the tracks of a candidate agree, and the prompted one with its prompt."""
-        tracks = {task.prompted: audio}
-        for track in Track:
-            if track is task.given:
-                tracks[track] = song.sum
-            elif track is not task.prompted:
-                tracks[track] = self.engine.decode(latents[track], song.samples)
-        parts = tracks[Track.SUBMIXTURE] + tracks[Track.SOURCE]
-        agrees = presence.agreement(tracks[Track.MIXTURE], parts, self.sample_rate)
-        similar = self.engine.similarity(task, prompt, audio)
-        scores = {"agreement": agrees} | ({} if similar is None else {"similarity": similar})
-        return {"score": sum(scores.values())} | scores
-
+from mge_plugin.tracks import NUM_TRACKS, TASKS, Task, Track
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Prompts = Prompt | Sequence[Prompt]
+_IN_ORDER = ("add", "compose")  # tasks whose prompts are done one after another
+
+
+@dataclass
+class _Track:
+    """What was sampled for one prompt."""
+
+    prompt: TrackPrompts
+    latents: Tensor  # (k, c, n) of all tracks
+    audio: np.ndarray  # (channels, samples) of the prompted track at the model's rate
+    info: dict[str, Any] = field(default_factory=dict)  # scores
+
+
+@dataclass
+class _Song:
+    """A request while it is carried out; audio is at the model's rate."""
+
+    request: Request
+    sampling: Sampling
+    samples: int
+    seed: int
+    total: np.ndarray | None = None  # (channels, samples), given and sampled together
+    given: Tensor | None = None  # latents (c, n)
+    sounding: Sequence[bool] | None = None  # which windows are sampled; None is all
+    keep: tuple[Tensor, Tensor] | None = None  # latents (c, n) of the kept track, frames to keep
+    init: Tensor | None = None  # latents (k, c, n)
+    tracks: list[_Track] = field(default_factory=list)
 
 
 class Pipeline:
     """A model with the tasks on it.
 
-    Audio is float32 (channels, samples) at any rate and of any length; what comes back has its
-    rate, channels, length and level. A prompt is a text, an audio example or both, of the task's
-    prompted track, or a mapping from tracks to them (see `mge_plugin.prompts`). `callback` is
-    called with every step's i, t, sigma, x and denoised; what it raises stops the run.
+    Audio is a path, a file object, or (samples, sample rate) with float samples (channels,
+    samples); what comes back has its rate, channels, length and level. A prompt is a text, an audio
+    example or both, for the task's prompted track, or a mapping from track labels to them (see
+    `mge_plugin.prompts`). `sampling` defaults to the model's own.
+
+    `callback` is called often, with a mapping: `stage` ("sample", "decode" or "refine") and
+    `advance`, 1 if one of the `steps` is completed, else 0; after a step of the sampler also i, t,
+    sigma, x and denoised. What it raises, such as `Cancelled`, stops the run.
     """
 
-    def __init__(self, model: MGEModel, sample_size: int, channels: int, device: str) -> None:
+    def __init__(
+        self,
+        model: MGEModel,
+        sample_size: int,
+        channels: int,
+        device: str,
+        sampling: Sampling | None = None,
+    ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
-        self.engine = Engine(self.model, sample_size, device)
-        self.studio = Studio(self.engine, channels)
-        self.channels = channels
-        self.device = device
+        self.channels, self.device = channels, device
+        self.sampling = sampling or Sampling()
+        self._codec = Codec(model.pretransform, model.sample_rate)
+        self.ratio = model.pretransform.downsampling_ratio  # samples per latent frame
+        self.frames = sample_size // self.ratio  # of a window
 
     @property
     def sample_rate(self) -> int:
         """The model's own, Hz."""
         return self.model.sample_rate
 
+    @property
+    def window(self) -> int:
+        """Samples of a window."""
+        return self.frames * self.ratio
+
+    @property
+    def supports_audio(self) -> bool:
+        """Whether the model can embed audio, for prompts with an example."""
+        return any(c.hears for c in self.model.conditioner.conditioners.values())
+
     def generate(
         self,
         prompt: Prompt = None,
         seconds: float | None = None,
+        *,
+        negative: Prompt = None,
+        seed: int | None = None,
+        keep: Keep | None = None,
+        init: Init | None = None,
         sampling: Sampling | None = None,
         callback: Callback | None = None,
-        **options: Any,
     ) -> Result:
-        """A mixture from a text, `seconds` long (one window if not said)."""
-        request = Request("generate", (prompt,), seconds=seconds, **options)
-        return self.run([request], sampling, callback)[0]
+        """A mixture from a text, `seconds` long (default: one window)."""
+        request = Request(
+            "generate", [prompt], None, seconds, seed, negative, keep, init, sampling=sampling
+        )
+        return self.run([request], callback)[0]
 
     def extract(
         self,
-        audio: np.ndarray,
-        sample_rate: int,
-        prompt: Prompts,
+        audio: AudioLike,
+        prompts: Prompts,
+        *,
+        negative: Prompt = None,
+        seed: int | None = None,
+        keep: Keep | None = None,
+        init: Init | None = None,
         sampling: Sampling | None = None,
+        finish: Finish | None = None,
         callback: Callback | None = None,
-        **options: Any,
     ) -> Result:
-        """The source that each prompt names in a mixture, and the residual.
+        """The source for each prompt in a mixture, and the residual, everything but the sources.
 
-        Sources + residual are the mixture. Where the mixture is silent, so are they; a source that
-        is not there is silent (`sampling.gate`). What the model makes becomes a mask on the mixture
-        (`mge_plugin.inference.finish`) if the mixture has a higher rate or more channels than the
-        model, or as `sampling.refine` says.
+        Sources + residual are the mixture. Where the mixture is silent, so are they. A source that
+        is not in the mixture is silent (`finish.gate`). If the mixture has a higher rate or more
+        channels than the model, the model's output becomes a mask on it (`finish.refine`).
         """
-        request = Request("extract", several(prompt), audio, sample_rate, **options)
-        return self.run([request], sampling, callback)[0]
+        request = Request(
+            "extract",
+            prompts,
+            audio,
+            seed=seed,
+            negative=negative,
+            keep=keep,
+            init=init,
+            sampling=sampling,
+            finish=finish or Finish(),
+        )
+        return self.run([request], callback)[0]
 
     def add(
         self,
-        audio: np.ndarray,
-        sample_rate: int,
-        prompt: Prompts,
+        audio: AudioLike,
+        prompts: Prompts,
+        *,
+        negative: Prompt = None,
+        seed: int | None = None,
+        keep: Keep | None = None,
+        init: Init | None = None,
         sampling: Sampling | None = None,
         callback: Callback | None = None,
-        **options: Any,
     ) -> Result:
-        """A new source for each prompt, in order, to go with a submixture, and the new mixture."""
-        request = Request("add", several(prompt), audio, sample_rate, **options)
-        return self.run([request], sampling, callback)[0]
+        """A new source for each prompt, in order, that fits a submixture; and the new mixture."""
+        request = Request(
+            "add", prompts, audio, None, seed, negative, keep, init, sampling=sampling
+        )
+        return self.run([request], callback)[0]
 
     def accompany(
         self,
-        audio: np.ndarray,
-        sample_rate: int,
+        audio: AudioLike,
         prompt: Prompt = None,
+        *,
+        negative: Prompt = None,
+        seed: int | None = None,
+        keep: Keep | None = None,
+        init: Init | None = None,
         sampling: Sampling | None = None,
         callback: Callback | None = None,
-        **options: Any,
     ) -> Result:
-        """The rest of the band for a source: the submixture, and the mixture of both."""
-        request = Request("accompany", (prompt,), audio, sample_rate, **options)
-        return self.run([request], sampling, callback)[0]
+        """The rest of the band for a source: a submixture, and the mixture of both."""
+        request = Request(
+            "accompany", [prompt], audio, None, seed, negative, keep, init, sampling=sampling
+        )
+        return self.run([request], callback)[0]
 
     def compose(
         self,
-        prompt: Prompts,
+        prompts: Prompts,
         seconds: float | None = None,
+        *,
+        negative: Prompt = None,
+        seed: int | None = None,
         sampling: Sampling | None = None,
         callback: Callback | None = None,
-        **options: Any,
     ) -> Result:
-        """A song stem by stem: a source for each prompt, in order, and their mixture."""
-        request = Request("compose", several(prompt), seconds=seconds, **options)
-        return self.run([request], sampling, callback)[0]
+        """A song, source by source: one for each prompt, in order; and their mixture."""
+        request = Request("compose", prompts, None, seconds, seed, negative, sampling=sampling)
+        return self.run([request], callback)[0]
 
     def replace(
         self,
-        audio: np.ndarray,
-        sample_rate: int,
+        audio: AudioLike,
         prompt: Prompt,
         new_prompt: Prompt,
+        *,
+        negative: Prompt = None,
+        seed: int | None = None,
         sampling: Sampling | None = None,
+        finish: Finish | None = None,
         callback: Callback | None = None,
-        **options: Any,
     ) -> Result:
-        """Another instrument for one of a mixture: extract it, keep the residual, add the new."""
-        taken = self.extract(audio, sample_rate, prompt, sampling, callback, **options)
-        residual = taken.audio["residual"]
-        added = self.add(residual, sample_rate, new_prompt, sampling, callback, **options)
-        audio = added.audio | {"removed": taken.audio["source"], "residual": residual}
-        info = {"task": "replace", "extract": taken.info, "add": added.info}
-        info["tracks"] = added.info["tracks"] | {
-            "removed": taken.info["tracks"]["source"],
-            "residual": taken.info["tracks"]["residual"],
-        }
-        return Result(audio, sample_rate, info, added.latents)
+        """Exchange one instrument of a mixture: extract it, then add the new one to the residual."""
+        request = Request(
+            "replace",
+            [prompt],
+            audio,
+            None,
+            seed,
+            negative,
+            new_prompt=new_prompt,
+            sampling=sampling,
+            finish=finish or Finish(),
+        )
+        return self.run([request], callback)[0]
 
-    def run(
-        self,
-        requests: Sequence[Request],
-        sampling: Sampling | None = None,
-        callback: Callback | None = None,
+    @torch.no_grad()
+    def run(self, requests: Sequence[Request], callback: Callback | None = None) -> list[Result]:
+        """A result for each request; those with one task and sampling are sampled together."""
+        results: dict[int, Result] = {}
+        for numbers, sampling in self._groups(requests):
+            check_sampler(sampling.sampler, self.model.diffusion_objective)
+            group = [requests[number] for number in numbers]
+            with self._enough_memory(sampling):
+                results |= zip(numbers, self._run_group(group, sampling, callback), strict=True)
+        return [results[number] for number in range(len(requests))]
+
+    def steps(self, requests: Sequence[Request]) -> int:
+        """How many times the callback's `advance` will be 1, for a progress bar."""
+        return sum(
+            self._sampler_steps([requests[number] for number in numbers], sampling)
+            + sum(self._finish_steps(requests[number], sampling) for number in numbers)
+            for numbers, sampling in self._groups(requests)
+        )
+
+    def encode(self, audio: np.ndarray) -> Tensor:
+        """(channels, samples) at the model's rate to latents (c, n), silent to the last window."""
+        padded = self._windows(audio.shape[1]).padded_length * self.ratio
+        return self._codec.encode(torch.from_numpy(fit_length(audio, padded)))
+
+    def decode(self, latents: Tensor, samples: int, like: np.ndarray | None = None) -> np.ndarray:
+        """Latents (c, n) to audio (channels, samples) at the model's rate.
+
+        An autoencoder without phases takes those of `like` (channels, samples), if given.
+        """
+        latents = latents[:, : self._windows(samples).padded_length]
+        if like is not None:
+            like = fit_length(like, latents.shape[-1] * self.ratio)
+        audio = self._codec.decode(latents, None if like is None else torch.from_numpy(like))
+        audio = np.ascontiguousarray(audio[:, :samples].numpy())
+        if not np.isfinite(audio).all():
+            raise ValueError("the model made NaN or infinite samples: are its weights damaged?")
+        return audio
+
+    def similarity(self, task: Task, prompt: TrackPrompts, audio: np.ndarray) -> float | None:
+        """Cosine of the embeddings of a prompt and of audio; None if audio is not supported."""
+        if not self.supports_audio or not prompt or not audio.any():
+            return None
+        example = TrackPrompt(audio=torch.from_numpy(audio), sample_rate=self.sample_rate)
+        wanted, found = self._embed([prompt, {task.prompted: example}])[:, task.prompted]
+        return float(torch.cosine_similarity(wanted, found, dim=0))
+
+    def _groups(self, requests: Sequence[Request]) -> list[tuple[list[int], Sampling]]:
+        """Numbers of the requests that can be sampled in the same batches, and how."""
+        groups: dict[Any, list[int]] = {}
+        for number, request in enumerate(requests):
+            sampling = replace(request.sampling or self.sampling, seed=0)
+            level = None if request.init is None else request.init.level
+            groups.setdefault((request.task, sampling, level), []).append(number)
+        return [(numbers, sampling) for (_, sampling, _), numbers in groups.items()]
+
+    def _run_group(
+        self, requests: Sequence[Request], sampling: Sampling, callback: Callback | None
     ) -> list[Result]:
-        """Several requests of one task, denoised in the same batches; a result for each."""
-        if not requests:
-            return []
-        tasks = sorted({request.task for request in requests})
-        if len(tasks) > 1:
-            raise ValueError(f"requests: expected one task, found {', '.join(tasks)}")
-        return self.studio.run(requests, sampling or Sampling(), callback)
+        if requests[0].task == "replace":
+            return self._replace(requests, sampling, callback)
+        songs = [self._open(request, sampling) for request in requests]
+        task = requests[0].info
+        if requests[0].task in _IN_ORDER:
+            for number in range(max(len(song.request.prompts) for song in songs)):
+                current = [song for song in songs if number < len(song.request.prompts)]
+                asked = [(song, song.request.prompts[number]) for song in current]
+                self._sample(TASKS["add"] if number else task, asked, sampling, callback)
+                for song in current:
+                    self._sum_up(song)
+        else:
+            asked = [(song, prompt) for song in songs for prompt in song.request.prompts]
+            self._sample(task, asked, sampling, callback)
+        return [self._finish(song, callback) for song in songs]
 
-    def steps(self, requests: Sequence[Request], sampling: Sampling) -> int:
-        """How often the callback will be called, for a progress bar."""
-        return self.studio.steps(requests, sampling)
+    def _replace(
+        self, requests: Sequence[Request], sampling: Sampling, callback: Callback | None
+    ) -> list[Result]:
+        """Extract what the prompts name, add the new sources to the residuals."""
+        first = [replace(r, task="extract", new_prompt=None) for r in requests]
+        taken = self._run_group(first, sampling, callback)
+        second = [
+            Request(
+                "add",
+                [request.new_prompt],
+                (result.audio["residual"], result.sample_rate, request.audio.name),
+                seed=request.seed,
+                negative=request.negative,
+                sampling=request.sampling,
+            )
+            for request, result in zip(requests, taken, strict=True)
+        ]
+        added = self._run_group(second, sampling, callback)
+        return [_replaced(*pair) for pair in zip(taken, added, strict=True)]
+
+    def _sampler_steps(self, requests: Sequence[Request], sampling: Sampling) -> int:
+        """Steps of the sampler for requests that are sampled together."""
+        task = requests[0].task
+        prompts = [len(request.prompts) for request in requests]
+        rounds = {"replace": 2}.get(task, max(prompts) if task in _IN_ORDER else 1)
+        windows = 1
+        if sampling.long_form == "sequential":
+            windows = max(len(self._windows(self._length(r)).starts) for r in requests)
+        if sampling.sampler in UNBATCHED:
+            rounds = sum(prompts) * sampling.candidates * (2 if task == "replace" else 1)
+        return rounds * sampling.steps * windows
+
+    def _finish_steps(self, request: Request, sampling: Sampling) -> int:
+        """Tracks to decode and blocks to refine."""
+        count = len(request.prompts) * (sampling.candidates if sampling.choose == "best" else 1)
+        if request.task == "replace":
+            count *= 2
+        if self._masks(request):
+            audio = request.audio
+            count += len(request.prompts)
+            count += refine_blocks(audio.samples.shape[1], audio.sample_rate)
+        return count
+
+    def _masks(self, request: Request) -> bool:
+        """Whether sources become masks on the song."""
+        audio = request.audio
+        return request.info.given is Track.MIXTURE and request.finish.masks(
+            audio.sample_rate, len(audio.samples), (self.sample_rate, self.channels)
+        )
+
+    def _windows(self, samples: int) -> Windows:
+        """Those of a song of so many samples at the model's rate."""
+        return Windows.cover(self._frames(samples), self.frames)
+
+    def _frames(self, samples: int) -> int:
+        """Latent frames of so many samples."""
+        return -(-samples // self.ratio)
+
+    def _length(self, request: Request) -> int:
+        """Samples at the model's rate; one window if nothing sets the length."""
+        like = request.like
+        if like is not None:
+            return -(-like.samples.shape[1] * self.sample_rate // like.sample_rate)
+        if request.seconds is None:
+            return self.window
+        return max(1, round(request.seconds * self.sample_rate))
+
+    def _open(self, request: Request, sampling: Sampling) -> _Song:
+        """Encode what is given."""
+        own = request.sampling or self.sampling
+        seed = own.seed if request.seed is None else request.seed
+        song = _Song(request, replace(sampling, seed=own.seed), self._length(request), seed)
+        if request.audio is not None:
+            song.total = self._at_model(request.audio)
+            song.given = self.encode(song.total)
+            if request.info.given is Track.MIXTURE:  # silence has no sources
+                song.sounding = [bool(piece.any()) for piece in self._by_window(song.total)]
+        if request.keep is not None:
+            kept = self.encode(fit_length(self._at_model(request.keep.audio), song.samples))
+            song.keep = (kept, self._frames_to_keep(request.keep, song.samples))
+        if request.init is not None:
+            audio = fit_length(self._at_model(request.init.audio), song.samples)
+            tracks = _all_tracks(request.info, audio, song.total)
+            song.init = torch.stack([self.encode(tracks[track]) for track in Track])
+        return song
+
+    def _at_model(self, audio: Any) -> np.ndarray:
+        """Audio at the model's rate and channels."""
+        samples = to_channels(audio.samples, self.channels)
+        return resample(samples, audio.sample_rate, self.sample_rate)
+
+    def _frames_to_keep(self, keep: Keep, samples: int) -> Tensor:
+        """1 for the frames outside every span that is generated again; (n,)."""
+        per_second = self.sample_rate / self.ratio
+        frames = torch.ones(self._frames(samples))
+        for start, end in keep.redo:
+            frames[int(start * per_second) : int(np.ceil(end * per_second))] = 0.0
+        return frames
+
+    def _sum_up(self, song: _Song) -> None:
+        """Add the last source to the sum, and encode that for the next prompt."""
+        last = song.tracks[-1]
+        if song.total is None:  # the first source of a composition is the sum itself
+            song.total, song.given = last.audio, last.latents[Track.SOURCE]
+            return
+        song.total = song.total + last.audio
+        if len(song.tracks) < len(song.request.prompts):
+            song.given = self.encode(song.total)
+
+    def _sample(
+        self,
+        task: Task,
+        asked: Sequence[tuple[_Song, TrackPrompts]],
+        sampling: Sampling,
+        callback: Callback | None,
+    ) -> None:
+        """Sample a track for each (song, prompt), several candidates each, and choose one."""
+        rows = [
+            (song, prompt, candidate_seed(song.seed, candidate))
+            for song, prompt in asked
+            for candidate in range(sampling.candidates)
+        ]
+        size = 1 if sampling.sampler in UNBATCHED else len(rows)
+        latents = [
+            latents
+            for first in range(0, len(rows), size)
+            for latents in self._denoise(task, rows[first : first + size], sampling, callback)
+        ]
+        for number, (song, prompt) in enumerate(asked):
+            first = number * sampling.candidates
+            own = latents[first : first + sampling.candidates]
+            if sampling.choose == "mean":
+                own = [torch.stack(own).mean(dim=0)]
+            song.tracks.append(self._best(task, song, prompt, own, callback))
+
+    def _denoise(
+        self,
+        task: Task,
+        rows: Sequence[tuple[_Song, TrackPrompts, int]],
+        sampling: Sampling,
+        callback: Callback | None,
+    ) -> Tensor:
+        """Latents (b, k, c, n) of (song, prompt, seed) rows, n up to the longest's last window."""
+        songs = [song for song, _, _ in rows]
+        windows = self._windows(max(song.samples for song in songs))
+        shape = (NUM_TRACKS, self.model.io_channels // NUM_TRACKS, windows.padded_length)
+        noise = ItemNoise([seed for _, _, seed in rows], shape, self.device)
+        negative = None
+        if any(song.request.negative for song in songs):
+            negative = self._modulations([song.request.negative for song in songs])
+        init = None
+        if songs[0].init is not None and not songs[0].tracks:
+            flat = [song.init.flatten(0, 1) for song in songs]
+            latents = self._stack(flat, windows.padded_length).unflatten(1, (NUM_TRACKS, -1))
+            init = (latents, songs[0].request.init.level)
+            init = None if init[1] == 1.0 else init
+        batch = Batch(
+            noise,
+            self._modulations([prompt for _, prompt, _ in rows]),
+            windows,
+            self._chosen(songs),
+            self._given(task, songs, noise),
+            negative,
+            init,
+        )
+        return denoise(self.model.model, batch, sampling, callback)
+
+    def _chosen(self, songs: Sequence[_Song]) -> list[tuple[int, int]]:
+        """The (item, window) pairs that are sampled."""
+        chosen = []
+        for item, song in enumerate(songs):
+            count = len(self._windows(song.samples).starts)
+            sounds = song.sounding or [True] * count
+            chosen += [(item, window) for window in range(count) if sounds[window]]
+        return chosen
+
+    def _given(self, task: Task, songs: Sequence[_Song], noise: ItemNoise) -> Given | None:
+        """The given track and the frames to keep, silent latents after a shorter song's end."""
+        given = None
+        if songs[0].given is not None:
+            latents = self._stack([song.given for song in songs], noise.frames)
+            given = Given.track(task.given, latents)
+        if all(song.keep is None for song in songs):
+            return given
+        first = noise.first()
+        latents, keep = torch.zeros_like(first), torch.zeros_like(first[:, :, 0])
+        for item, song in enumerate(songs):
+            if song.keep is not None:
+                kept, frames = song.keep
+                latents[item, task.prompted, :, : kept.shape[-1]] = kept
+                keep[item, task.prompted, : len(frames)] = frames
+        return (given or Given.nothing(first)).keeping(keep, latents, first)
+
+    def _stack(self, tensors: Sequence[Tensor], frames: int) -> Tensor:
+        """(c, n) each to (b, c, frames); windows beyond a song's own are never sampled."""
+        padded = [functional.pad(t, (0, frames - t.shape[-1])) for t in tensors]
+        return torch.stack(padded).to(self.device)
+
+    def _modulations(self, prompts: Sequence[TrackPrompts | None]) -> Tensor:
+        """Of the prompts of a batch, (depth, b, 6*k*w)."""
+        return self.model.model.modulate(self._embed(prompts))
+
+    def _embed(self, prompts: Sequence[TrackPrompts | None]) -> Tensor:
+        """Embeddings (b, k, d), zeros where there is no prompt."""
+        metadata = [dict.fromkeys(self.model.conditioner.conditioners, p) for p in prompts]
+        return self.model.embeddings(self.model.conditioner(metadata, self.device))
+
+    def _best(
+        self,
+        task: Task,
+        song: _Song,
+        prompt: TrackPrompts,
+        candidates: Sequence[Tensor],
+        callback: Callback | None,
+    ) -> _Track:
+        """The candidate (k, c, n) with the highest score, its audio and all scores."""
+        tracks, like = [], song.total if self._masks(song.request) else None
+        for latents in candidates:
+            audio = self.decode(latents[task.prompted], song.samples, like)
+            _advance(callback, "decode")
+            track = _Track(prompt, latents.cpu(), audio)
+            if len(candidates) > 1:
+                track.info = self._scores(task, song, track)
+            tracks.append(track)
+        best = max(range(len(tracks)), key=lambda i: tracks[i].info.get("score", 0.0))
+        if len(tracks) > 1:
+            tracks[best].info = {"candidates": [t.info for t in tracks], "chosen": best}
+        return tracks[best]
+
+    def _scores(self, task: Task, song: _Song, track: _Track) -> dict[str, float]:
+        """How well the tracks of a candidate agree, and the prompted one with its prompt."""
+        like = song.total if self._masks(song.request) else None
+        audio = {task.prompted: track.audio}
+        for other in Track:
+            if other is task.given:
+                audio[other] = song.total
+            elif other is not task.prompted:
+                audio[other] = self.decode(track.latents[other], song.samples, like)
+        parts = audio[Track.SUBMIXTURE] + audio[Track.SOURCE]
+        agrees = agreement(audio[Track.MIXTURE], parts, self.sample_rate)
+        similar = self.similarity(task, track.prompt, track.audio)
+        scores = {"agreement": agrees} | ({} if similar is None else {"similarity": similar})
+        return {"score": sum(scores.values())} | scores
+
+    def _finish(self, song: _Song, callback: Callback | None) -> Result:
+        """Tracks in the form of the given audio, and the sums that belong to the task."""
+        request, task = song.request, song.request.info
+        if task.given is Track.MIXTURE:
+            return self._extracted(song, callback)
+        audio = [splice(request.keep, self._in_form(song, track.audio)) for track in song.tracks]
+        if task.prompted is Track.SOURCE:
+            names = prompt_names([track.prompt for track in song.tracks], ("mixture",))
+        else:
+            names = [task.prompted.label]
+        named = dict(zip(names, audio, strict=True))
+        if task.prompted is not Track.MIXTURE:
+            given = () if request.audio is None else (request.audio.samples,)
+            named["mixture"] = sum((*given, *audio))
+        return self._result(song, named)
+
+    def _extracted(self, song: _Song, callback: Callback | None) -> Result:
+        """Sources, gated and refined, and the residual, which sum to the mixture."""
+        request, given = song.request, song.request.audio
+        mixture, rate = given.samples, given.sample_rate
+        sources = [self._gated(song, track) for track in song.tracks]
+        if self._masks(request):
+            rests = []
+            for track in song.tracks:
+                latents = track.latents[Track.SUBMIXTURE]
+                rests.append(self.decode(latents, song.samples, song.total))
+                _advance(callback, "decode")
+            sources = refine(
+                mixture, rate, sources, rests, self.sample_rate, lambda: _advance(callback, "refine")
+            )
+        else:
+            sources = [self._in_form(song, source) for source in sources]
+        sounds = sounding(mixture, rate)
+        residual = mixture.copy()
+        for number, source in enumerate(sources):
+            sources[number] = source = splice(request.keep, source)
+            source *= sounds
+            residual -= source
+        names = prompt_names([track.prompt for track in song.tracks], ("residual",))
+        return self._result(song, dict(zip(names, sources, strict=True)) | {"residual": residual})
+
+    def _gated(self, song: _Song, track: _Track) -> np.ndarray:
+        """The source, silent in windows in which it is not present; scores go to its info."""
+        finish, windows = song.request.finish, self._windows(song.samples)
+        pairs = [self._by_window(audio).numpy() for audio in (track.audio, song.total)]
+        found = []
+        for source, mixture in zip(*pairs, strict=True):
+            similar = self.similarity(song.request.info, track.prompt, source)
+            found.append(presence(source, mixture, self.sample_rate, similar))
+        best = max(found, key=lambda p: p.score)
+        track.info["presence"] = best.described() | {
+            "windows": [round(p.score, 4) for p in found],
+            "threshold": finish.gate_threshold if finish.gate else None,
+        }
+        if not finish.gate:
+            return track.audio
+        return gate(
+            track.audio, windows, self.ratio, [p.score >= finish.gate_threshold for p in found]
+        )
+
+    def _by_window(self, audio: np.ndarray) -> Tensor:
+        """(channels, samples) to (window, channels, samples), the last padded with silence."""
+        windows = self._windows(audio.shape[1])
+        padded = fit_length(audio, windows.padded_length * self.ratio)
+        return windows.cut(torch.from_numpy(padded), self.ratio)
+
+    def _in_form(self, song: _Song, audio: np.ndarray) -> np.ndarray:
+        """With the rate, channels and length of the request's audio, if it has any."""
+        like = song.request.like
+        if like is None:
+            return audio
+        audio = resample(audio, self.sample_rate, like.sample_rate)
+        return to_channels(fit_length(audio, like.samples.shape[1]), len(like.samples))
+
+    def _result(self, song: _Song, audio: dict[str, np.ndarray]) -> Result:
+        request, like = song.request, song.request.like
+        info = describe(request, song.sampling, song.seed)
+        info["tracks"] = {name: _levels(track) for name, track in audio.items()}
+        latents = {}
+        for name, track in zip(audio, song.tracks, strict=False):  # sampled tracks come first
+            prompt = {"prompt": plain_prompt(track.prompt, request.info.prompted)}
+            info["tracks"][name] = prompt | info["tracks"][name] | track.info
+            latents[name] = track.latents[..., : self._frames(song.samples)]
+        name = request.audio.name if request.audio is not None else ""
+        rate = self.sample_rate if like is None else like.sample_rate
+        return Result(audio, rate, info, latents, name)
+
+    @contextmanager
+    def _enough_memory(self, sampling: Sampling) -> Iterator[None]:
+        """If torch cannot allocate, raise MemoryError with what did not fit and what may."""
+        try:
+            yield
+        except RuntimeError as error:
+            if _is_memory(error):
+                raise self._no_memory(sampling) from error
+            raise
+
+    def _no_memory(self, sampling: Sampling) -> MemoryError:
+        seconds = self.window / self.sample_rate
+        advice = "a shorter song, or a machine with more memory is needed"
+        if sampling.window_batch > 1:
+            advice = f"try window_batch {sampling.window_batch // 2}"
+        if sampling.candidates > 1:
+            advice = f"try fewer candidates than {sampling.candidates}"
+        return MemoryError(
+            f"not enough memory on {self.device} for {sampling.window_batch} windows of "
+            f"{seconds:.1f} s at a time: {advice}"
+        )
 
 
-def several(prompt: Prompts) -> tuple[Prompt, ...]:
-    """One prompt or a list of them as a tuple."""
-    return tuple(prompt) if isinstance(prompt, list | tuple) else (prompt,)
+def _advance(callback: Callback | None, stage: str) -> None:
+    if callback is not None:
+        callback({"stage": stage, "advance": 1})
 
 
-def remix(result: Result, gains: dict[str, float]) -> np.ndarray:
-    """The tracks of an extraction summed with gains in dB; a track not named keeps its level.
+def _is_memory(error: RuntimeError) -> bool:
+    """Whether torch could not allocate, on a GPU or (only its text says so) on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
-    -inf leaves a track out. All at 0 dB are the mixture.
+
+def _all_tracks(
+    task: Task, prompted: np.ndarray, given: np.ndarray | None
+) -> dict[Track, np.ndarray]:
+    """All tracks (channels, samples), from the prompted and the given one: m = u + s.
+
+    If nothing is given, the prompted track is the mixture, and also the whole of one of its parts.
     """
-    if unknown := sorted(set(gains) - set(result.audio)):
-        raise ValueError(f"gains: expected tracks of {sorted(result.audio)}, found {unknown}")
-    factors = {name: 10 ** (gains.get(name, 0.0) / 20) for name in result.audio}
-    return sum(np.float32(factors[name]) * audio for name, audio in result.audio.items())
+    if task.given is Track.MIXTURE:
+        return {Track.MIXTURE: given, Track.SUBMIXTURE: given - prompted, Track.SOURCE: prompted}
+    if task.given is not None:
+        return {Track.MIXTURE: given + prompted, task.given: given, task.prompted: prompted}
+    rest = Track.SUBMIXTURE if task.prompted is Track.SOURCE else Track.SOURCE
+    whole = Track.SOURCE if rest is Track.SUBMIXTURE else Track.SUBMIXTURE
+    return {Track.MIXTURE: prompted, whole: prompted, rest: np.zeros_like(prompted)}
+
+
+def _replaced(taken: Result, added: Result) -> Result:
+    """The result of replace from those of extract and add."""
+    (removed,) = taken.latents
+    extra = {"removed": taken.audio[removed], "residual": taken.audio["residual"]}
+    tracks = taken.info["tracks"]
+    info = {"task": "replace", "extract": taken.info, "add": added.info}
+    info["tracks"] = added.info["tracks"] | {
+        "removed": tracks[removed],
+        "residual": tracks["residual"],
+    }
+    return Result(added.audio | extra, added.sample_rate, info, added.latents, taken.name)
+
+
+def _levels(audio: np.ndarray) -> dict[str, float | None]:
+    """RMS and peak in dBFS; JSON has no -inf: silence is null."""
+    peak = max(float(audio.max()), -float(audio.min()))
+    return {"rms_db": _rounded(rms_db(audio)), "peak_db": _rounded(20 * np.log10(peak or 1e-300))}
+
+
+def _rounded(level: float) -> float | None:
+    return round(float(level), 2) if level > -1000 else None
 
 
 def load(
@@ -355,7 +730,7 @@ def load(
     """Open a model config and the checkpoint that belongs to it, ready for the tasks.
 
     `dtype` is the network's: float32, bfloat16, float16, or auto, which is bfloat16 on a GPU; the
-    autoencoder stays float32. `compiled` compiles the network when it is first used, on a GPU into
+    autoencoder stays float32. `compiled` compiles the network at its first call, on a GPU into
     CUDA graphs: worth it for more than one song.
     """
     config = read_json(model_config)
@@ -366,11 +741,13 @@ def load(
         )
     if problems := check_model(config):
         raise ConfigError(*(f"{model_config}: {problem}" for problem in problems))
+    sampling = Sampling.of_model(config)
     device = pick(device)
     precision = pick_dtype(dtype, device)
     model = create_mge_model(config)
     load_weights(model, ckpt)
-    pipeline = Pipeline(model, config["sample_size"], config.get("audio_channels", 2), device)
+    channels = config.get("audio_channels", 2)
+    pipeline = Pipeline(model, config["sample_size"], channels, device, sampling)
     pipeline.model.model.to(precision)
     if compiled:
         mode = "reduce-overhead" if device.startswith("cuda") else None
@@ -379,7 +756,7 @@ def load(
 
 
 def pick(device: str) -> str:
-    """A device that this machine has; `auto` is the GPU if there is one."""
+    """A device of this machine; `auto` is the GPU if there is one."""
     present = ["cpu"]
     if torch.backends.mps.is_available():
         present.insert(0, "mps")

@@ -1,13 +1,13 @@
-"""Is what was extracted there at all, and which of several results is best: scores from 0 to 1.
+"""Scores from 0 to 1: is a source in a mixture, and which of several candidates is best.
 
-    energy      level of the source under the mixture's: 0 at -50 dB, 1 from -30 dB up
+    energy      level of the source below the mixture's: 0 at -50 dB, 1 from -30 dB up
     contained   share of the source's mel power that the mixture has too
-    similarity  cosine of the prompt's and the source's embeddings, if the model can hear: 1 at 0.2
+    similarity  cosine of the embeddings of prompt and source, if audio is supported: 1 at 0.2
     presence    the product
 
     agreement   of a mixture with its parts: 1 - sum |M - E| / sum (M + E), mel powers, 1 is equal
 
-Text and audio of one thing have a CLAP cosine of about 0.2 to 0.5, of two things about 0.
+CLAP embeddings of text and audio that match have a cosine of about 0.2 to 0.5, others about 0.
 """
 
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ import numpy as np
 from mge_plugin.data.audio import rms_db, to_channels
 
 SILENT_DB, SOUNDING_DB = -50.0, -30.0  # source against mixture
-_SIMILAR = 0.2  # cosine from which text and audio surely belong together
-_QUIET_RUN = 0.05  # seconds of exact zeros that are silence and no zero crossings
+_SIMILAR = 0.2  # cosine from which text and audio match
+_QUIET_RUN = 0.05  # seconds of exact zeros that are silence, not zero crossings
 
 
 @dataclass(frozen=True)
 class Presence:
-    """How surely a source is in a mixture."""
+    """How likely a source is in a mixture."""
 
     energy: float
     contained: float
-    similarity: float | None = None  # cosine; None if the model cannot hear
+    similarity: float | None = None  # cosine; None if audio is not supported
 
     @property
     def score(self) -> float:
@@ -49,7 +49,7 @@ class Presence:
 def presence(
     source: np.ndarray, mixture: np.ndarray, sample_rate: int, similarity: float | None = None
 ) -> Presence:
-    """Of a source in a mixture, both (channels, samples) at one rate."""
+    """Scores of a source in a mixture, both (channels, samples) at one rate."""
     level = rms_db(source) - rms_db(mixture) if source.any() and mixture.any() else -np.inf
     energy = np.clip((level - SILENT_DB) / (SOUNDING_DB - SILENT_DB), 0.0, 1.0)
     powers = [_mel_power(audio, sample_rate) for audio in (source, mixture)]
@@ -59,7 +59,7 @@ def presence(
 
 
 def agreement(mixture: np.ndarray, estimate: np.ndarray, sample_rate: int) -> float:
-    """Of a mixture and the sum of its parts, both (channels, samples); 1 of silence with itself."""
+    """Of a mixture and the sum of its parts, both (channels, samples); 1 for two silences."""
     m, e = (_mel_power(audio, sample_rate) for audio in (mixture, estimate))
     total = (m + e).sum()
     return float(1 - np.abs(m - e).sum() / total) if total > 0 else 1.0
@@ -79,11 +79,11 @@ def _mel_power(audio: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def sounding(audio: np.ndarray, sample_rate: int) -> np.ndarray:
-    """1 where (channels, samples) sounds, 0 in runs of exact zeros; (samples,) float32."""
+    """False in runs of exact zeros of (channels, samples), True elsewhere; (samples,)."""
     silent = ~audio.any(axis=0)
     edges = np.flatnonzero(np.diff(silent.astype(np.int8), prepend=0, append=0))
-    mask = np.ones(audio.shape[1], dtype=np.float32)
+    mask = np.ones(audio.shape[1], dtype=bool)
     for begin, end in edges.reshape(-1, 2):
         if end - begin >= min(_QUIET_RUN * sample_rate, audio.shape[1]):
-            mask[begin:end] = 0.0
+            mask[begin:end] = False
     return mask

@@ -1,36 +1,21 @@
-"""Every sampler by its name: ours, and stable-audio-tools' own.
+"""Samplers: from noise to latents, by our own methods or stable-audio-tools'.
 
-The noise levels that a sampling run visits, from `t_max` down; the run ends at level 0.
+Every sampler is called as `sampler(model, noise, schedule, callback, objective, fresh, ...)` with
+`model(x, t)` the prediction (b, k, c, n) at `x` of that shape and levels `t` (b, k). A given track
+is clamped inside the model (`mge_plugin.models.given`), so the same loop generates and inpaints.
+Levels stay on the CPU, so that no step waits for a GPU.
 
-The noise of a run: drawn on the CPU by each item's seed, the same on every device.
-
-DDIM over tracks (paper, algorithm 2; arXiv 2010.02502).
-
-The network itself holds given tracks clean and at level 0 (`mge_plugin.models.given`), so one loop
-serves generation and inpainting.
-
-Solvers of second order, for good results in few steps.
-
-Both step from level t to t_next with one estimate D of the clean latents, as DDIM does, and differ
-in how they make D out of what the network said at several levels:
+DPM-Solver++ and Heun step from level t to t_next with an estimate D of the clean latents, as DDIM
+does, and differ in how they form D from predictions at several levels:
 
     x_next = sigma_next / sigma * x + alpha_next * (1 - q) * D      q = exp(-h)
     h = log-SNR(t_next) - log-SNR(t), log-SNR = log(alpha / sigma)
 
 (arXiv 2211.01095, eq. 8). At t = 1 alpha is 0 and h infinite, at t_next = 0 too: there q = 0.
-
-Inpainting with one level for all tracks: RePaint (paper, algorithm 1; arXiv 2201.09865).
-
-For networks that never saw a clean track among noised ones, and to compare with. What is known is
-noised anew in every step; with U resamplings each step is gone back and repeated. U = 1 is the
-canonical one-sample method (paper, appendix B.1).
-
-stable-audio-tools' own samplers on three tracks, by the names that its UI shows.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mge_plugin.config import choose
-from mge_plugin.inference.request import SAT_SAMPLERS
+from mge_plugin.inference.request import OUR_SAMPLERS, SAT_SAMPLERS, Callback, Sampling
 from mge_plugin.models.given import Given
 from mge_plugin.models.noise import RECTIFIED_FLOW, Objective, V
 from mge_plugin.sat import sample_with_sat
@@ -46,24 +31,29 @@ from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
 T_MIN = 0.02  # the lowest level of a noised track in training (paper, section 2.2)
 _T_MAX_SNR = 0.998  # where the log-SNR schedule leaves level 1, whose log-SNR is infinite
+_DIVERGED = 1e6  # latents have a deviation of about 1
+# SAT's samplers that draw noise, or choose steps, for the whole batch: each item is sampled alone.
+UNBATCHED = (
+    "dpmpp-2m-sde",
+    "dpmpp-3m-sde",
+    "k-dpm-adaptive",
+    "k-dpmpp-2s-ancestral",
+    "pingpong",
+)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Latents (b, k, c, n) that a run begins from, noised to `level` (t)."""
-
-    latents: Tensor
-    level: float
-
-
-def linear_schedule(steps: int, t_max: float = 1.0, t_min: float = T_MIN) -> Tensor:
+def linear_schedule(
+    steps: int, t_max: float = 1.0, t_min: float = T_MIN, objective: Objective = V
+) -> Tensor:
     """The paper's levels: linspace(1, t_min, steps), float32, (steps,)."""
     _check(steps)
     return torch.linspace(t_max, min(t_min, t_max / 2), steps)
 
 
-def log_snr_schedule(steps: int, t_max: float = 1.0, t_min: float = T_MIN) -> Tensor:
-    """Levels of which log(alpha / sigma) is evenly spaced, after level 1 itself; (steps,).
+def log_snr_schedule(
+    steps: int, t_max: float = 1.0, t_min: float = T_MIN, objective: Objective = V
+) -> Tensor:
+    """Levels with evenly spaced log(alpha / sigma), after level 1 itself; (steps,).
 
     Few-step solvers take their steps in it (arXiv 2206.00927, section 5).
     """
@@ -71,14 +61,11 @@ def log_snr_schedule(steps: int, t_max: float = 1.0, t_min: float = T_MIN) -> Te
     first = torch.full((min(steps, 1),), t_max)
     if steps == 1:
         return first
-    begins_at_1 = t_max > _T_MAX_SNR
-    ends = (
-        -math.log(math.tan(t * math.pi / 2))
-        for t in (min(t_max, _T_MAX_SNR), min(t_min, t_max / 2))
-    )
-    log_snr = torch.linspace(*ends, steps - begins_at_1, dtype=torch.float64)
-    levels = (torch.atan(torch.exp(-log_snr)) * 2 / math.pi).float()
-    return torch.cat([first, levels]) if begins_at_1 else levels
+    starts_at_1 = t_max > _T_MAX_SNR
+    ends = (objective.log_snr(t) for t in (min(t_max, _T_MAX_SNR), min(t_min, t_max / 2)))
+    log_snr = torch.linspace(*ends, steps - starts_at_1, dtype=torch.float64)
+    levels = objective.level_of(log_snr).float()
+    return torch.cat([first, levels]) if starts_at_1 else levels
 
 
 SCHEDULES: dict[str, Callable[..., Tensor]] = {
@@ -88,10 +75,7 @@ SCHEDULES: dict[str, Callable[..., Tensor]] = {
 
 
 def checked(schedule: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Every level and the next, the last one's 0; levels that do not fall raise ValueError.
-
-    They stay on the CPU: as numbers they take part in arithmetic on any device without a wait.
-    """
+    """Pairs of each level and the next, the last one's is 0; levels that do not fall raise."""
     if (schedule.diff() >= 0).any():
         raise ValueError(f"schedule: levels must fall, found {schedule.tolist()}")
     levels = schedule[schedule > 0].cpu()
@@ -104,13 +88,14 @@ def _check(steps: int) -> None:
         raise ValueError(f"steps: a sampling run needs 1 or more, found {steps}")
 
 
-BLOCK = 16  # torch draws so many numbers together, and the last ones of a draw another way
+_BLOCK = 16  # torch draws so many numbers together, and the last ones of a draw another way
 
 
 class ItemNoise:
     """Unit noise (b, k, c, frames) of a batch; items of one seed have the same.
 
-    Drawn frame by frame, so that a longer song begins with the same noise.
+    Drawn on the CPU, the same for every device, and frame by frame, so that a longer song starts
+    with the same noise.
     """
 
     def __init__(
@@ -118,23 +103,26 @@ class ItemNoise:
     ) -> None:
         self.seeds = tuple(seeds)
         self.tracks, self.channels, self.frames = shape
-        self.device = device
+        self.device = torch.device(device)
 
     def first(self) -> Tensor:
-        """What the run starts from."""
+        """The noise that the run starts from."""
         return self._draw(list(self.seeds))
 
     def fresh(self, draw: int) -> Tensor:
-        """The `draw`-th noise of a sampler that needs more."""
+        """The `draw`-th further noise."""
         return self._draw([_derive(seed, draw) for seed in self.seeds])
 
     def _draw(self, seeds: list[int]) -> Tensor:
         drawn = {seed: self._one(seed) for seed in dict.fromkeys(seeds)}
-        return torch.stack([drawn[seed] for seed in seeds]).to(self.device)
+        noise = torch.stack([drawn[seed] for seed in seeds])
+        if self.device.type == "cuda":
+            noise = noise.pin_memory()
+        return noise.to(self.device, non_blocking=True)
 
     def _one(self, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        frames = -(-self.frames // BLOCK) * BLOCK
+        frames = -(-self.frames // _BLOCK) * _BLOCK
         noise = torch.randn(frames, self.tracks, self.channels, generator=generator)
         return noise[: self.frames].permute(1, 2, 0).contiguous()
 
@@ -145,14 +133,11 @@ def _derive(seed: int, draw: int) -> int:
 
 
 def candidate_seed(seed: int, candidate: int) -> int:
-    """The seed of a further candidate; the first has the user's own."""
+    """The seed of a candidate; the first has the user's own."""
     return seed if candidate == 0 else _derive(seed, 1_000_000 + candidate)
 
 
-_Denoiser = Callable[
-    [Tensor, Tensor], Tensor
-]  # x (b, k, c, n), t (b, k) -> prediction (b, k, c, n)
-Callback = Callable[[Mapping[str, Any]], None]
+_Denoiser = Callable[[Tensor, Tensor], Tensor]
 _Fresh = Callable[[int], Tensor]  # the number of a draw -> unit noise (b, k, c, n)
 
 
@@ -180,9 +165,9 @@ def sample_ddim(
 ) -> Tensor:
     """Denoise `noise` (b, k, c, n) along `schedule` (steps,), levels from high to low.
 
-    Returns the last prediction of the clean latents (b, k, c, n). A last level of 0 is where the
-    run ends, no level to call the network at. `eta` is the share of noise that is drawn anew, by
-    `fresh`, in every step (eq. 16). `callback` gets i, t, sigma, x and denoised of every step.
+    Returns the last prediction of the clean latents (b, k, c, n). At a last level of 0 the model
+    is not called. `eta` is the share of noise that `fresh` replaces in every step (eq. 16).
+    `callback` gets i, t, sigma, x and denoised of every step.
     """
     levels = checked(schedule)
     x = denoised = noise.float()
@@ -191,13 +176,13 @@ def sample_ddim(
         moved, denoised = ddim_step(x, prediction, t, t_next, objective)
         if eta > 0:
             eps = objective.noise(x, prediction, t)
-            moved = renew(denoised, eps, fresh(i), t, t_next, eta, objective)
+            moved = _renew(denoised, eps, fresh(i), t, t_next, eta, objective)
         x = moved
-        report(callback, i, t, x, denoised, objective)
+        _report(callback, i, t, x, denoised, objective)
     return denoised
 
 
-def renew(
+def _renew(
     denoised: Tensor,
     eps: Tensor,
     new: Tensor,
@@ -218,10 +203,10 @@ def renew(
     return alpha_next * denoised + kept * eps + deviation * new
 
 
-def report(
+def _report(
     callback: Callback | None, i: int, t: Tensor, x: Tensor, denoised: Tensor, objective: Objective
 ) -> None:
-    """Tell the one hook of all samplers about a step."""
+    """Call the callback after a step."""
     if callback is not None:
         sigma = objective.alpha_sigma(t)[1]
         callback({"i": i, "t": t, "sigma": sigma, "x": x, "denoised": denoised})
@@ -230,7 +215,7 @@ def report(
 def _exponential_step(
     x: Tensor, denoised: Tensor, t: Tensor, t_next: Tensor, objective: Objective = V
 ) -> Tensor:
-    """`x` (b, k, c, n) moved from level `t` to `t_next` towards `denoised`."""
+    """Move `x` (b, k, c, n) from level `t` to `t_next` towards `denoised`."""
     (alpha, sigma), (alpha_next, sigma_next) = map(objective.alpha_sigma, (t, t_next))
     ratio = sigma_next / sigma
     return ratio * x + (alpha_next - ratio * alpha) * denoised
@@ -244,9 +229,9 @@ def sample_dpm_solver(
     objective: Objective = V,
     fresh: _Fresh | None = None,
 ) -> Tensor:
-    """DPM-Solver++ (2M), one call a step (arXiv 2211.01095, algorithm 2); as `sample_ddim`.
+    """DPM-Solver++ (2M), one call per step (arXiv 2211.01095, algorithm 2); as `sample_ddim`.
 
-    D is extrapolated from the last two estimates; in the first and the last step it is one alone.
+    D is extrapolated from the last two estimates; in the first and the last step it is the last.
     """
     x = noise.float()
     before, step_before = None, None
@@ -258,7 +243,7 @@ def sample_dpm_solver(
             estimate = denoised + step / (2 * step_before) * (denoised - before)
         x = _exponential_step(x, estimate, t, t_next, objective)
         before, step_before = denoised, step
-        report(callback, i, t, x, denoised, objective)
+        _report(callback, i, t, x, denoised, objective)
     return x
 
 
@@ -270,7 +255,7 @@ def sample_heun(
     objective: Objective = V,
     fresh: _Fresh | None = None,
 ) -> Tensor:
-    """Heun's method, two calls a step but the last (arXiv 2206.00364, algorithm 1).
+    """Heun's method, two calls per step but the last (arXiv 2206.00364, algorithm 1).
 
     D is the mean of the estimates at both ends of the step, in the exponential form above, since
     the sampler starts where the method's own variable sigma / alpha is infinite.
@@ -284,7 +269,7 @@ def sample_heun(
             ahead = objective.denoised(moved, prediction, t_next)
             moved = _exponential_step(x, (denoised + ahead) / 2, t, t_next, objective)
         x = moved
-        report(callback, i, t, x, denoised, objective)
+        _report(callback, i, t, x, denoised, objective)
     return x
 
 
@@ -300,13 +285,16 @@ def sample_repaint(
     callback: Callback | None = None,
     objective: Objective = V,
     fresh: _Fresh | None = None,
-    known: Given | None = None,
+    given: Given | None = None,
     resamplings: int = 1,
 ) -> Tensor:
-    """Denoise as `sample_ddim` does, `resamplings` (U) times in every step; `model` clamps nothing.
+    """RePaint: inpainting with one level for all tracks (paper, algorithm 1; arXiv 2201.09865).
 
-    Returns the latents (b, k, c, n) with what is `known` in its place. `fresh(j)` is the j-th
-    noise, two a pass: for what is known, and for the way back.
+    For networks that were not trained with clean tracks among noised ones, and to compare with.
+    Steps as in `sample_ddim`, each done `resamplings` (U) times; U = 1 is the canonical one-sample
+    method (paper, appendix B.1). `model` clamps nothing: the `given` tracks and kept frames are
+    noised again in every step. `fresh(j)` is the j-th noise, two per pass: for what is given, and
+    for the way back.
     """
     if resamplings < 1:
         raise ValueError(f"resamplings: expected 1 or more, found {resamplings}")
@@ -315,82 +303,79 @@ def sample_repaint(
         for u in range(resamplings):
             prediction = model(x, t.expand(x.shape[:2])).float()
             x_next, denoised = ddim_step(x, prediction, t, t_next, objective)
-            if known is not None:
-                at_level = objective.add_noise(known.latents, fresh(draw), t_next)
-                x_next = _combine(known, at_level, x_next)
+            if given is not None:
+                at_level = objective.add_noise(given.latents, fresh(draw), t_next)
+                x_next = _combine(given, at_level, x_next)
             if u < resamplings - 1 and t_next > 0:
-                x = back(x_next, fresh(draw + 1), t, t_next, objective)
+                x = _back(x_next, fresh(draw + 1), t, t_next, objective)
             draw += 2
         x = x_next
-        report(callback, i, t, x, denoised, objective)
+        _report(callback, i, t, x, denoised, objective)
     return x
 
 
-def back(x: Tensor, new: Tensor, t: Tensor, t_next: Tensor, objective: Objective = V) -> Tensor:
-    """`x` (b, k, c, n) at `t_next` noised again to the higher level `t` (algorithm 1, line 12)."""
+def _back(x: Tensor, new: Tensor, t: Tensor, t_next: Tensor, objective: Objective = V) -> Tensor:
+    """Add noise to `x` (b, k, c, n) from `t_next` up to `t` (algorithm 1, line 12)."""
     (alpha, sigma), (alpha_next, sigma_next) = map(objective.alpha_sigma, (t, t_next))
     ratio = alpha / alpha_next
     variance = sigma.square() - (ratio * sigma_next).square()
     return ratio * x + variance.clamp_min(0).sqrt() * new
 
 
-def _combine(known: Given, at_level: Tensor, x: Tensor) -> Tensor:
-    """Line 10: the known tracks and frames of one, the rest of the other."""
-    mask = known.mask[:, :, None, None] > 0
-    if known.keep is not None:
-        mask = mask | (known.keep[:, :, None] > 0)
+def _combine(given: Given, at_level: Tensor, x: Tensor) -> Tensor:
+    """Line 10: given tracks and kept frames of `at_level`, the rest of `x`."""
+    mask = given.mask[:, :, None, None] > 0
+    if given.keep is not None:
+        mask = mask | (given.keep[:, :, None] > 0)
     return torch.where(mask, at_level, x)
 
 
 _SEEDS = 2**31  # of torch's global generator, which SAT's stochastic samplers draw from
 
 
-def _is_sats(name: str) -> bool:
-    """Whether a sampler is one of stable-audio-tools' own."""
-    return any(name in names for names in SAT_SAMPLERS.values())
-
-
 def _sample_sat(
-    sampler: str,
-    steps: int,
-    model: _Denoiser,
+    sampling: Sampling,
+    model: Callable[..., Any],
     noise: Tensor,
     fresh: _Fresh,
     callback: Callback | None,
     objective: Objective,
-    start: Start | None = None,
+    init: tuple[Tensor, float] | None,
 ) -> Tensor:
-    """Latents (b, k, c, n) by SAT's sampler of that name, with its own schedule.
+    """Latents (b, k, c, n) by one of SAT's samplers, with its own schedule.
 
-    Those that draw noise draw from torch's global generator: it is seeded from `fresh`, and put
-    back as it was.
+    Those that draw noise use torch's global generator: it is seeded from `fresh`, and restored.
     """
 
     def network(x: Tensor, t: Tensor, return_info: bool = False, **_: Any) -> Any:
         tracks, levels = unpack(x), t[:, None].expand(-1, NUM_TRACKS)
         if not return_info:
             return pack(model(tracks, levels))
-        prediction, info = model(tracks, levels, return_info=True)
-        return pack(prediction), {"uncond_output": pack(info["uncond_output"])}
+        prediction, away = model(tracks, levels, return_negative=True)
+        return pack(prediction), {"uncond_output": pack(away)}
 
-    def told(step: Mapping[str, Any]) -> None:
-        callback(_step(step, objective))
+    def hook(step: Mapping[str, Any]) -> None:
+        callback(_sat_step(step, objective))
 
     seed = int(fresh(0).flatten()[0].item() * 1e6) % _SEEDS
     devices = [noise.device] if noise.device.type == "cuda" else []
+    options = {} if init is None else {"init": pack(init[0]), "level": init[1]}
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        hook = None if callback is None else told
-        flow = objective is RECTIFIED_FLOW
-        options = {}
-        if start is not None:
-            options = {"init": pack(start.latents), "level": start.level}
-        latents = sample_with_sat(network, pack(noise), sampler, steps, flow, hook, **options)
+        latents = sample_with_sat(
+            network,
+            pack(noise),
+            sampling.sampler,
+            sampling.steps,
+            objective is RECTIFIED_FLOW,
+            None if callback is None else hook,
+            **options,
+        )
     return unpack(latents)
 
 
-def _step(step: Mapping[str, Any], objective: Objective) -> dict[str, Any]:
-    """SAT's report of a step as ours; k-diffusion's sigma is the ratio of noise to signal."""
+def _sat_step(step: Mapping[str, Any], objective: Objective) -> dict[str, Any]:
+    """The step that SAT's callback describes, as ours; k-diffusion's sigma is sigma / alpha."""
     level = step.get("t")
     if "sigma_hat" in step and objective is not RECTIFIED_FLOW:
         level = torch.as_tensor(step["sigma"]).atan() * 2 / math.pi
@@ -404,51 +389,7 @@ def _step(step: Mapping[str, Any], objective: Objective) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Method:
-    """How to get from noise to latents; a part of what a user asks of a run."""
-
-    sampler: str = "ddim"  # ddim, dpm-solver++, heun, repaint, or a name of SAT's
-    steps: int = 250
-    schedule: str = "linear"  # the paper's, or log-snr; SAT's samplers have their own
-    eta: float = 0.0  # of ddim: the share of noise drawn anew in every step
-    resamplings: int = 1  # of repaint: U
-
-    @property
-    def clamps(self) -> bool:
-        """Whether the network holds given tracks clean; RePaint noises them instead."""
-        return self.sampler != "repaint"
-
-    def run(
-        self,
-        model: _Denoiser,
-        noise: Tensor,
-        fresh: _Fresh,
-        callback: Callback | None = None,
-        objective: Objective = V,
-        known: Given | None = None,
-        start: Start | None = None,
-    ) -> Tensor:
-        """Latents (b, k, c, n) from `noise`, and from those to `start` with if there are any.
-
-        `known` is for a sampler that clamps nothing.
-        """
-        if _is_sats(self.sampler):
-            return _sample_sat(
-                self.sampler, self.steps, model, noise, fresh, callback, objective, start
-            )
-        schedule = SCHEDULES[self.schedule](self.steps)
-        if start is not None:
-            schedule = SCHEDULES[self.schedule](self.steps, start.level)
-            noise = objective.add_noise(start.latents, noise, torch.tensor(start.level))
-        options = {"ddim": {"eta": self.eta}}.get(self.sampler, {})
-        if not self.clamps:
-            options = {"known": known, "resamplings": self.resamplings}
-        sampler = SAMPLERS[self.sampler]
-        return sampler(model, noise, schedule, callback, objective, fresh, **options)
-
-
-SAMPLERS: dict[str, Callable[..., Tensor]] = {
+_SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ddim": sample_ddim,
     "dpm-solver++": sample_dpm_solver,
     "heun": sample_heun,
@@ -456,11 +397,48 @@ SAMPLERS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def sample(
+    sampling: Sampling,
+    model: Callable[..., Any],
+    noise: ItemNoise,
+    callback: Callback | None = None,
+    objective: Objective = V,
+    given: Given | None = None,
+    init: tuple[Tensor, float] | None = None,
+) -> Tensor:
+    """Latents (b, k, c, n) by the sampler that `sampling` names.
+
+    `init` are latents (b, k, c, n) to start from and the level (t) that they are noised to. `given`
+    is for a sampler whose model clamps nothing (RePaint). Latents that diverge raise ValueError.
+    """
+    x = noise.first()
+    if sampling.sampler not in OUR_SAMPLERS:
+        latents = _sample_sat(sampling, model, x, noise.fresh, callback, objective, init)
+    else:
+        t_max = 1.0 if init is None else init[1]
+        schedule = SCHEDULES[sampling.schedule](sampling.steps, t_max, objective=objective)
+        if init is not None:
+            x = objective.add_noise(init[0], x, torch.tensor(t_max))
+        options: dict[str, Any] = {}
+        if sampling.sampler == "ddim":
+            options = {"eta": sampling.eta}
+        if sampling.sampler == "repaint":
+            options = {"given": given, "resamplings": sampling.resamplings}
+        sampler = _SAMPLERS[sampling.sampler]
+        latents = sampler(model, x, schedule, callback, objective, noise.fresh, **options)
+    if not latents.abs().max() < _DIVERGED:
+        raise ValueError(
+            f"sampler {sampling.sampler} diverged with {sampling.steps} steps: use more steps or "
+            "another sampler; if dpm-solver++ diverges too, the weights are damaged"
+        )
+    return latents
+
+
 def sampler_names(objective: str = "v") -> tuple[str, ...]:
-    """The samplers that a model of this diffusion objective can use."""
-    return (*SAMPLERS, *SAT_SAMPLERS[objective])
+    """The samplers that a model with this diffusion objective can use."""
+    return (*OUR_SAMPLERS, *SAT_SAMPLERS[objective])
 
 
 def check_sampler(name: str, objective: str) -> None:
-    """Raise ConfigError, with the nearest name, for a sampler that the objective has not."""
+    """Raise ConfigError, with the nearest name, for a sampler that the objective cannot use."""
     choose("sampler", name, dict.fromkeys(sampler_names(objective)))

@@ -1,29 +1,21 @@
-"""A request on its way from what is given to what was made.
-
-Songs longer than the model's window: cut with overlap, put together with a crossfade.
-"""
+"""Windows of songs longer than the model's: cut with overlap, joined with cross-fades."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mge_plugin.inference.request import Request
-from mge_plugin.prompts import Prompt
-
-_OVERLAP = 0.25  # share of a window that it has in common with the next
+_OVERLAP = 0.25  # share of a window that overlaps with the next
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the windows of a signal lie; all in latent frames."""
+    """The windows of a signal; lengths in frames."""
 
     length: int  # of the signal
     size: int  # of a window
-    overlap: int  # of neighbours; at most half a window, so that no frame is in three
+    overlap: int  # of neighbours; at most half a window, so that no frame is in three windows
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.size < 1:
@@ -57,7 +49,7 @@ class Windows:
         return torch.stack(pieces)
 
     def join(self, pieces: Tensor, scale: int = 1) -> Tensor:
-        """(window, ..., size * scale) to (..., length * scale); the fades of a seam sum to 1."""
+        """(window, ..., size * scale) to (..., length * scale), cross-faded."""
         joined = pieces.new_zeros(*pieces.shape[1:-1], self.padded_length * scale)
         for i, start in enumerate(self.starts):
             fade = self.fade(i, scale).to(pieces)
@@ -65,7 +57,7 @@ class Windows:
         return joined[..., : self.length * scale]
 
     def fade(self, index: int, scale: int = 1) -> Tensor:
-        """Ones, but a linear rise over the window before and the fall that completes the next's."""
+        """Cross-fade weights: 1, with linear ramps over the overlaps."""
         size, ramp = self.size * scale, self.overlap * scale
         fade, rise = torch.ones(size), (torch.arange(ramp) + 0.5) / max(ramp, 1)
         if index > 0:
@@ -76,10 +68,10 @@ class Windows:
 
 
 class WindowRows:
-    """Some windows of the songs of a batch as the rows of one batch, and back.
+    """Selected windows of the songs of a batch as the rows of another batch, and back.
 
-    `chosen` are (item, window) pairs; where windows of a song overlap they are joined by their
-    fades, and what none of them covers is zeros.
+    `chosen` are (item, window) pairs. Where windows of a song overlap they are cross-faded; frames
+    that none of them covers are zeros.
     """
 
     def __init__(
@@ -93,7 +85,7 @@ class WindowRows:
         length, frames = windows.padded_length, torch.arange(windows.size)
         places = [item * length + windows.starts[w] + frames for item, w in chosen]
         self.item = torch.tensor([item for item, _ in chosen], device=device)
-        self.place = torch.stack(places).to(device)  # (row, frame), in the songs end to end
+        self.place = torch.stack(places).to(device)  # (row, frame) in the concatenated songs
         self.fades = torch.stack([windows.fade(w) for _, w in chosen]).to(device)
         total = torch.zeros(items * length, device=device)
         total.index_add_(0, self.place.flatten(), self.fades.flatten())
@@ -107,8 +99,8 @@ class WindowRows:
         """(b, ..., padded_length) to (row, ..., size)."""
         if self.whole:
             return x
-        end_to_end = x.movedim(0, -2).flatten(-2)
-        return end_to_end[..., self.place].movedim(-2, 0)
+        concatenated = x.movedim(0, -2).flatten(-2)
+        return concatenated[..., self.place].movedim(-2, 0)
 
     def join(self, rows: Tensor) -> Tensor:
         """(row, ..., size) to (b, ..., padded_length)."""
@@ -119,26 +111,3 @@ class WindowRows:
         joined = rows.new_zeros(*rows.shape[1:-1], self.items * self.windows.padded_length)
         joined.index_add_(joined.ndim - 1, self.place.flatten(), faded)
         return joined.unflatten(-1, (self.items, -1)).movedim(-2, 0)
-
-
-@dataclass
-class Song:
-    """What is given, at the model's rate, and what was made so far."""
-
-    request: Request
-    samples: int  # at the model's rate
-    seed: int
-    sum: np.ndarray | None = None  # (channels, samples), given and made together
-    given: Tensor | None = None  # latents (c, n)
-    sounding: Sequence[bool] | None = None  # which windows are denoised
-    made: list["Made"] = field(default_factory=list)
-
-
-@dataclass
-class Made:
-    """The prompted track of one prompt, the best of its candidates."""
-
-    prompt: Prompt
-    latents: Tensor  # (k, c, n) of all tracks
-    audio: np.ndarray  # (channels, samples) of the prompted track at the model's rate
-    info: dict[str, Any] = field(default_factory=dict)

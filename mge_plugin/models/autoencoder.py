@@ -134,6 +134,14 @@ def decode_tracks(pretransform: nn.Module, latents: Tensor) -> Tensor:
     return rearrange(audio.float(), "(b k) c s -> b k c s", b=latents.shape[0])
 
 
+def _decode_with_phases(pretransform: nn.Module, latents: Tensor, like: Tensor) -> Tensor:
+    """As SAT's `decode`, (b, c, n) to (b, channel, sample), with the phases of `like`."""
+    latents = latents * pretransform.scale
+    if pretransform.model.bottleneck is not None:
+        latents = pretransform.model.bottleneck.decode(latents)
+    return pretransform.model.decoder.with_phases(latents, like)
+
+
 def _encode_vae(pretransform: nn.Module, waveforms: Tensor) -> tuple[Tensor, Tensor]:
     """What SAT's `encode` draws from: it adds noise from the global generator."""
     autoencoder = pretransform.model
@@ -294,12 +302,20 @@ class Codec:
         return torch.cat(pieces).T
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents (c, n) to audio (channel, n * ratio) on the CPU."""
+    def decode(self, latents: Tensor, like: Tensor | None = None) -> Tensor:
+        """Latents (c, n) to audio (channel, n * ratio) on the CPU.
+
+        A decoder without phases takes those of the audio `like` (channel, n * ratio), if given:
+        that is much faster than to estimate them.
+        """
         pieces = []
         for chunk in self._pieces(latents.shape[-1], decoding=True):
-            used = latents[None, :, chunk.first : chunk.last].to(self.device)
-            audio = self.pretransform.decode(used.to(self._precision()))[0]
+            used = latents[None, :, chunk.first : chunk.last].to(self.device, self._precision())
+            if like is not None and hasattr(self.pretransform.model.decoder, "with_phases"):
+                heard = like[None, :, chunk.first * self.ratio : chunk.last * self.ratio]
+                audio = _decode_with_phases(self.pretransform, used, heard.to(self.device))[0]
+            else:
+                audio = self.pretransform.decode(used)[0]
             kept = chunk.kept
             pieces.append(audio[:, kept.start * self.ratio : kept.stop * self.ratio].float().cpu())
         return torch.cat(pieces, dim=1)

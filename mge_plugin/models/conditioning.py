@@ -76,7 +76,7 @@ class TrackConditioner(Conditioner):
             if prompt.embedding is not None
         }
         audio = {
-            place: (p.audio.to(device), p.sample_rate)
+            place: (torch.as_tensor(p.audio).to(device), p.sample_rate)
             for place, p in asked.items()
             if p.audio is not None and place not in ready
         }

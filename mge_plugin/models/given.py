@@ -1,9 +1,9 @@
-"""What is known: given tracks, and frames to keep of tracks that are generated.
+"""Given tracks, and frames to keep of tracks that are generated.
 
-The network learned with a given track clean (t = 0), so it is put in before every call, inside of
-the call: then every sampler does adaptive-timestep inpainting (paper, algorithm 2) as it is. Frames
-to keep are in a track that is noised as a whole; they are put in at the track's level, always with
-the same noise (paper, appendix B.1), so that a sampler's path through them ends at their latents.
+The network was trained with a given track clean (t = 0), so its latents replace that track inside
+every call of the network: then every sampler does adaptive-timestep inpainting (paper, algorithm 2)
+unchanged. Frames to keep belong to a track that has noise; they replace its frames at the track's
+level, always with the same noise (paper, appendix B.1), so that every sampler ends at their latents.
 """
 
 from collections.abc import Callable
@@ -30,24 +30,24 @@ class Given:
 
     @classmethod
     def track(cls, track: Track, latents: Tensor) -> "Given":
-        """Give one track's latents (b, c, n) to every item of a batch."""
+        """One track's latents (b, c, n), given for every item of a batch."""
         mask = torch.zeros(latents.shape[0], NUM_TRACKS, device=latents.device)
         mask[:, track] = 1.0
         return cls(latents[:, None].repeat(1, NUM_TRACKS, 1, 1), mask)
 
     @classmethod
     def nothing(cls, like: Tensor) -> "Given":
-        """No track of a batch like (b, k, c, n)."""
+        """No given track, for a batch with the shape of `like` (b, k, c, n)."""
         return cls(torch.zeros_like(like), like.new_zeros(like.shape[:2]))
 
     def keeping(self, keep: Tensor, latents: Tensor, noise: Tensor) -> "Given":
-        """The same, and frames of `latents` where `keep` (b, k, n) is 1, in tracks not given."""
+        """Add frames to keep: those of `latents` where `keep` (b, k, n) is 1, in tracks not given."""
         keep = keep * (1 - self.mask[:, :, None])
         latents = torch.where(keep[:, :, None] > 0, latents, self.latents)
         return replace(self, latents=latents, keep=keep, noise=noise)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Given":
-        """`change` applied to every tensor there is."""
+        """Apply `change` to every tensor."""
         tensors = (self.latents, self.mask, self.keep, self.noise)
         return Given(*(None if tensor is None else change(tensor) for tensor in tensors))
 
@@ -56,12 +56,12 @@ class Given:
         return self.map(lambda tensor: tensor.to(device))
 
     def type(self, dtype: torch.dtype) -> "Given":
-        """The same in another precision; SAT asks this of every conditioning input."""
+        """The same in another precision; SAT casts every conditioning input."""
         noise = None if self.noise is None else self.noise.type(dtype)
         return replace(self, latents=self.latents.type(dtype), noise=noise)
 
     def insert(self, x: Tensor, t: Tensor | None = None, objective: Objective = V) -> Tensor:
-        """Put what is known into `x` (b, k, c, n): kept frames at levels `t` (b, k), or clean."""
+        """Insert given tracks and kept frames into `x` (b, k, c, n); kept frames at `t` (b, k)."""
         latents = self.latents.to(x.dtype)
         x = torch.where(per_track(self.mask) > 0, latents, x)
         if self.keep is None:
@@ -71,11 +71,11 @@ class Given:
         return torch.where(self.keep[:, :, None] > 0, latents, x)
 
     def levels(self, t: Tensor) -> Tensor:
-        """The levels (b, k) that the network is told: 0 where a track is given."""
+        """The levels (b, k) for the network: 0 where a track is given."""
         return t * (1 - self.mask)
 
     def predict(self, x: Tensor, prediction: Tensor, t: Tensor, objective: Objective) -> Tensor:
-        """Replace the prediction of what is known by the one that leads a sampler to it."""
+        """Replace predictions so that the denoised given tracks and kept frames are their latents."""
         to_given = objective.towards(self.latents, x, per_track(t)).to(prediction.dtype)
         known = per_track(self.mask) > 0
         if self.keep is not None:

@@ -10,15 +10,15 @@ _EPS = 1e-8  # a constant output has no deviation to rescale, silence no directi
 
 @dataclass(frozen=True)
 class Guidance:
-    """How far to move from what is not asked towards what is."""
+    """How far to move from the negative prediction towards the prompted one."""
 
     cfg_scale: float | tuple[float, ...] = 1.0  # one for all, or mixture's, submixture's, source's
-    cfg_interval: tuple[float, float] = (0.0, 1.0)  # shares of noise (sigma) at which it acts
+    cfg_interval: tuple[float, float] = (0.0, 1.0)  # noise shares (sigma) at which it acts
     cfg_rescale: float = 0.0  # share of the result that keeps the conditioned deviation
-    apg_scale: float = 0.0  # share of the move that is taken orthogonal to the denoised latents
+    apg_scale: float = 0.0  # share of the difference taken orthogonal to the denoised latents
 
     def acts(self, sigma: Tensor) -> bool:
-        """Whether anything moves at noise shares `sigma`, any shape; the largest counts (SAT)."""
+        """Whether it changes anything at noise shares `sigma`; the largest counts, as in SAT."""
         scales = self.cfg_scale if isinstance(self.cfg_scale, tuple) else (self.cfg_scale,)
         if all(scale == 1.0 for scale in scales):
             return False
@@ -27,29 +27,32 @@ class Guidance:
             return True
         return bool(lowest <= sigma.max() <= highest)
 
-    def apply(self, asked: Tensor, away: Tensor, denoised: Tensor | None = None) -> Tensor:
-        """Move from the prediction `away` towards `asked`; all (b, k, c, n).
+    def apply(self, prompted: Tensor, away: Tensor, denoised: Tensor | None = None) -> Tensor:
+        """Move from the prediction `away` towards `prompted`, and beyond; all (b, k, c, n).
 
-        With `apg_scale` the move loses its part along `denoised`, the clean latents that `asked`
+        With `apg_scale` the move loses its part along `denoised`, the clean latents that `prompted`
         implies, track by track (arXiv 2410.02416). `cfg_rescale` mixes in the same result rescaled
-        to the deviation of `asked` over tracks and channels (arXiv 2305.08891, eqs. 15 and 16).
+        to the deviation of `prompted` over tracks and channels (arXiv 2305.08891, eqs. 15 and 16).
         """
-        move = asked - away
+        move = prompted - away
         if self.apg_scale:
             move = move - self.apg_scale * along(move, denoised)
-        guided = asked + (self._scale(asked) - 1.0) * move
+        guided = prompted + self._scaled(move)
         if not self.cfg_rescale:
             return guided
-        deviations = (p.std(dim=(1, 2), keepdim=True) for p in (asked, guided))
-        wanted, found = deviations
-        rescaled = guided * (wanted / found.clamp_min(_EPS))
+        target, found = (p.std(dim=(1, 2), keepdim=True) for p in (prompted, guided))
+        rescaled = guided * (target / found.clamp_min(_EPS))
         return self.cfg_rescale * rescaled + (1 - self.cfg_rescale) * guided
 
-    def _scale(self, like: Tensor) -> Tensor | float:
-        """A number, or one for each track, (k, 1, 1)."""
-        if isinstance(self.cfg_scale, tuple):
-            return torch.tensor(self.cfg_scale, dtype=like.dtype).to(like.device)[:, None, None]
-        return self.cfg_scale
+    def _scaled(self, move: Tensor) -> Tensor:
+        """The move (b, k, c, n) times scale - 1; plain numbers, which need no copy to a GPU."""
+        if not isinstance(self.cfg_scale, tuple):
+            return (self.cfg_scale - 1.0) * move
+        tracks = zip(self.cfg_scale, move.unbind(dim=1), strict=True)
+        return torch.stack([(scale - 1.0) * track for scale, track in tracks], dim=1)
+
+
+NO_GUIDANCE = Guidance()
 
 
 def along(move: Tensor, direction: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.models.conditioning import create_conditioner
 from mge_plugin.models.dit import DiTConfig, MGEDiT
 from mge_plugin.models.given import Given
-from mge_plugin.models.guidance import Guidance
+from mge_plugin.models.guidance import NO_GUIDANCE, Guidance
 from mge_plugin.models.noise import OBJECTIVES, Objective, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
@@ -29,7 +29,7 @@ _INERT_OPTIONS = frozenset({"batch_cfg", "rescale_cfg"})
 
 
 class MGEDiffusion(ConditionedDiffusionModel):
-    """The network call that samplers see: given tracks and guidance around `MGEDiT`."""
+    """The network call that samplers make: given tracks and guidance around `MGEDiT`."""
 
     def __init__(self, config: DiTConfig, objective: Objective = V) -> None:
         super().__init__(supports_global_cond=True)
@@ -52,69 +52,80 @@ class MGEDiffusion(ConditionedDiffusionModel):
         cfg_interval: tuple[float, float] = (0, 1),
         scale_phi: float = 0.0,
         apg_scale: float = 0.0,
-        sigma: Tensor | None = None,
         return_info: bool = False,
         **sat_options: Any,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Predict the objective (b, k*c, n) of `x` (b, k*c, n) at levels `t`, (b,) or (b, k).
+        """The call that SAT's samplers make: `predict` with tracks packed, (b, k*c, n), `t` (b,).
 
-        What is asked are the embeddings `global_cond` (b, k, d) or, to project them once a sampling
-        run and not once a step, their `modulations`. Guidance (see `Guidance`; `scale_phi` is SAT's
-        name of `cfg_rescale`) moves away from `negative_modulations`; nothing asked is all zeros,
-        known without computing it. A sampler that knows the share of noise on the host says it as
-        `sigma`, so that a guidance interval need not wait for the GPU. With `return_info` SAT's
-        CFG++ sampler asks for what guidance moved away from, too.
+        The conditioning is `global_cond` (b, k, d) or, projected once per sampling run, its
+        `modulations`. `scale_phi` is SAT's name of `cfg_rescale`. With `return_info` SAT's CFG++
+        sampler gets the negative prediction too.
         """
         _reject_unsupported(sat_options)
         t = t[:, None].expand(-1, NUM_TRACKS) if t.ndim == 1 else t
         if modulations is None:
             modulations = self.modulate(global_cond)
+        guidance = Guidance(cfg_scale, tuple(cfg_interval), scale_phi, apg_scale)
+        prediction, away = self.predict(
+            unpack(x), t, modulations, negative_modulations, given, guidance
+        )
+        return (pack(prediction), {"uncond_output": pack(away)}) if return_info else pack(prediction)
+
+    def predict(
+        self,
+        x: Tensor,
+        t: Tensor,
+        modulations: Tensor,
+        negative: Tensor | None = None,
+        given: Given | None = None,
+        guidance: Guidance = NO_GUIDANCE,
+        sigma: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The guided and the negative prediction (b, k, c, n) at `x` (b, k, c, n), `t` (b, k).
+
+        Without `negative` modulations guidance moves away from no prompt, whose modulations are
+        zeros. `sigma` is the noise share of `t` on the CPU, if the caller has it: then a guidance
+        interval does not wait for the GPU. Without guidance both predictions are the same.
+        """
         modulations = modulations.to(self.model.preprocess_conv.weight)  # SAT casts what it passes
         levels, clamped = t, x
         if given is not None:
-            levels, clamped = given.levels(t), pack(given.insert(unpack(x), t, self.objective))
-        guidance = Guidance(cfg_scale, tuple(cfg_interval), scale_phi, apg_scale)
+            levels, clamped = given.levels(t), given.insert(x, t, self.objective)
         if guidance.acts(self.objective.alpha_sigma(t)[1] if sigma is None else sigma):
-            null = torch.zeros_like(modulations)
-            if negative_modulations is not None:
-                null = negative_modulations.to(null)
-            prediction, away = self._guided(clamped, levels, modulations, null, guidance)
-        else:
-            prediction = away = self.model(clamped, levels, modulations)
-        if given is not None:
-            prediction, away = (
-                pack(given.predict(unpack(x), unpack(p), t, self.objective))
-                for p in (prediction, away)
+            null = torch.zeros_like(modulations) if negative is None else negative.to(modulations)
+            both = self.model(
+                pack(torch.cat([clamped, clamped])),
+                torch.cat([levels, levels]),
+                torch.cat([modulations, null], dim=1),
             )
-        return (prediction, {"uncond_output": away}) if return_info else prediction
-
-    def _guided(
-        self, x: Tensor, levels: Tensor, modulations: Tensor, null: Tensor, guidance: Guidance
-    ) -> tuple[Tensor, Tensor]:
-        """The guided prediction and that of `null`, by one call of the network; (b, k*c, n)."""
-        both = self.model(
-            torch.cat([x, x]), torch.cat([levels, levels]), torch.cat([modulations, null], dim=1)
+            prompted, away = unpack(both).chunk(2)
+            denoised = None
+            if guidance.apg_scale:
+                denoised = self.objective.denoised(clamped, prompted, per_track(levels))
+            prediction = guidance.apply(prompted, away, denoised)
+        else:
+            prediction = away = unpack(self.model(pack(clamped), levels, modulations))
+        if given is None:
+            return prediction, away
+        return (
+            given.predict(x, prediction, t, self.objective),
+            given.predict(x, away, t, self.objective),
         )
-        asked, away = unpack(both).chunk(2)
-        denoised = None
-        if guidance.apg_scale:
-            denoised = self.objective.denoised(unpack(x), asked, per_track(levels))
-        return pack(guidance.apply(asked, away, denoised)), pack(away)
 
 
 class MGEModel(ConditionedDiffusionModelWrapper):
     """Autoencoder, conditioner and network together; SAT's scripts and UI know it as their own."""
 
     def embeddings(self, conditioning_tensors: Mapping[str, Any]) -> Tensor:
-        """What is asked (b, k, d), from what the conditioner returns."""
+        """Embeddings (b, k, d), the sum of those of the conditioners in `global_cond_ids`."""
         return sum(conditioning_tensors[key][0] for key in self.global_cond_ids)
 
     def get_conditioning_inputs(
         self, conditioning_tensors: Mapping[str, Any], negative: bool = False
     ) -> dict[str, Any]:
-        """Arguments of the network's call: what is asked, projected, and what is given.
+        """Arguments of the network's call: modulations and given tracks.
 
-        SAT calls this once a sampling run.
+        SAT calls this once per sampling run.
         """
         modulations = self.model.modulate(self.embeddings(conditioning_tensors))
         if negative:
@@ -128,7 +139,7 @@ class DiffusionConfig:
 
     type: Literal["mge_dit"]
     config: DiTConfig
-    global_cond_ids: tuple[str, ...] = ("prompt",)  # conditioners that the network listens to
+    global_cond_ids: tuple[str, ...] = ("prompt",)  # conditioners whose embeddings the network gets
     diffusion_objective: Literal["v", "rectified_flow"] = "v"  # what is predicted; paper: v
 
 

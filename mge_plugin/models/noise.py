@@ -1,4 +1,4 @@
-"""The noise process and what the network predicts of it, with one level `t` per track.
+"""The noise process and what the network predicts, with one level `t` per track.
 
 | here | paper, eqs. 1, 2, 9 and 10 |
 |---|---|
@@ -33,8 +33,16 @@ class Objective:
         alpha, sigma = self.alpha_sigma(t)
         return alpha * latents + sigma * noise
 
+    def log_snr(self, t: float) -> float:
+        """log(alpha / sigma) at level `t` over 0 and under 1."""
+        raise NotImplementedError
+
+    def level_of(self, log_snr: Tensor) -> Tensor:
+        """The level with this log(alpha / sigma), any shape."""
+        raise NotImplementedError
+
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the network should say at level `t` (eq. 10)."""
+        """The prediction to learn at level `t` (eq. 10)."""
         c, d = self.weights(t)
         return c * latents + d * noise
 
@@ -68,6 +76,12 @@ class _Velocity(Objective):
         alpha, sigma = self.alpha_sigma(t)
         return -sigma, alpha
 
+    def log_snr(self, t: float) -> float:
+        return -math.log(math.tan(t * math.pi / 2))
+
+    def level_of(self, log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp(-log_snr)) * 2 / math.pi
+
 
 class _RectifiedFlow(Objective):
     """noise - latents, x on the straight line between them (arXiv 2209.03003); t is sigma."""
@@ -77,6 +91,12 @@ class _RectifiedFlow(Objective):
 
     def weights(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return -torch.ones_like(t, dtype=torch.float), torch.ones_like(t, dtype=torch.float)
+
+    def log_snr(self, t: float) -> float:
+        return math.log((1 - t) / t)
+
+    def level_of(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr)
 
 
 _MIN_SIGMA = 1e-4

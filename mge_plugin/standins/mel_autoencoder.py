@@ -182,11 +182,25 @@ class MelDecoder(Float32Module):
         self.synthesis = nn.Parameter(torch.eye(config.features, config.latent_dim))
 
     def forward(self, latents: Tensor) -> Tensor:
+        audio = self.spectrogram.griffin_lim(self._magnitudes(latents))
+        return self._by_channel(audio).to(latents.dtype)
+
+    @torch.no_grad()
+    def with_phases(self, latents: Tensor, like: Tensor) -> Tensor:
+        """As `forward`, with the phases of audio `like` (b, channel, samples)."""
+        phases = self.spectrogram.stft(rearrange(like, "b c s -> (b c) s"))
+        phases = phases / phases.abs().clamp_min(_TINY)
+        return self._by_channel(self.spectrogram.istft(self._magnitudes(latents) * phases))
+
+    def _magnitudes(self, latents: Tensor) -> Tensor:
+        """Latents (b, c, n) to STFT magnitudes (b * channel, bins, frames)."""
         channels, frames = self.config.io_channels, self.config.frames
         features = rearrange(latents.float(), "b c n -> b n c") @ self.synthesis.T + self.mean
         log_mel = rearrange(features, "b n (k c m) -> (b c) m (n k)", c=channels, k=frames)
-        audio = self.spectrogram.griffin_lim(self.spectrogram.magnitudes(log_mel))
-        return rearrange(audio, "(b c) s -> b c s", c=channels).to(latents.dtype)
+        return self.spectrogram.magnitudes(log_mel)
+
+    def _by_channel(self, audio: Tensor) -> Tensor:
+        return rearrange(audio, "(b c) s -> b c s", c=self.config.io_channels)
 
 
 def create_encoder(encoder_config: Mapping[str, Any]) -> MelEncoder:
