@@ -41,7 +41,7 @@ from mge_plugin.evaluation.metrics import interval, open_embedding
 from mge_plugin.evaluation.report import Cell, table
 from mge_plugin.evaluation.run import Evaluation, Scored, collect, fad_table
 from mge_plugin.evaluation.segments import Excerpt, draw_segments, load_segments, save_segments
-from mge_plugin.evaluation.systems import Mixture, Model, RoundTrip, Silence, System, paper_sampling
+from mge_plugin.evaluation.systems import Mixture, Model, RoundTrip, Silence, System
 from mge_plugin.files import checkpoint_fingerprint, file_stem, write_file
 from mge_plugin.inference.pipeline import Pipeline, load, pick
 from mge_plugin.inference.request import Sampling
@@ -183,7 +183,7 @@ class Bench:
 
     def model(self, name: str, pipeline: Pipeline, sampling: Sampling, ckpt: Path) -> Row:
         """Score a model."""
-        told = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": sampling.described()}
+        told = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": asdict(sampling)}
         return self.judge(name, Model(pipeline, sampling), told)
 
 
@@ -195,18 +195,16 @@ def named(sampling: Sampling) -> str:
 
 def repainted(calls: int, **options: Any) -> list[Sampling]:
     """RePaint with every U, the calls of the network shared out."""
-    return [
-        paper_sampling(calls // u, sampler="repaint", resamplings=u, **options) for u in RESAMPLINGS
-    ]
+    return [Sampling(calls // u, sampler="repaint", resamplings=u, **options) for u in RESAMPLINGS]
 
 
 def extractions(calls: int, **options: Any) -> list[Sampling]:
     """Every way to extract; the first is DDIM with as many calls as RePaint."""
     solved = {"sampler": SOLVER} | options
     return [
-        *(paper_sampling(steps, **options) for steps in dict.fromkeys((calls, 20, 50))),
+        *(Sampling.paper(steps=steps, **options) for steps in dict.fromkeys((calls, 20, 50))),
         *repainted(calls, **options),
-        *(paper_sampling(SOLVER_STEPS, cfg_scale, **solved) for cfg_scale in GUIDANCES),
+        *(Sampling(SOLVER_STEPS, cfg_scale, **solved) for cfg_scale in GUIDANCES),
     ]
 
 
@@ -232,10 +230,10 @@ def generation_rows(bench: Bench, pipeline: Pipeline, ckpt: Path, **options: Any
         (SOLVER_STEPS * labels, True),
         (SOLVER_STEPS, False),
     ):
-        sampling = paper_sampling(steps, sampler=SOLVER, **options)
+        sampling = Sampling(steps, sampler=SOLVER, **options)
         model = Model(pipeline, sampling)
         way, system = ("one stage", OneStage(model)) if one_stage else ("iterative", model)
-        asked = told | {"sampling": sampling.described()}
+        asked = told | {"sampling": asdict(sampling)}
         rows.append(bench.judge(f"{way}, {named(sampling)}", system, asked))
     return [*rows, ceiling(bench, pipeline, ckpt)]
 
@@ -297,7 +295,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def opened(folder: Path, device: str) -> Pipeline:
     """A model that has run once, since the first time is slow."""
     pipeline = load(folder / "model.json", folder / "model.safetensors", device)
-    pipeline.generate("the sound of the bass", sampling=paper_sampling(1))
+    pipeline.generate("the sound of the bass", sampling=Sampling(1))
     return pipeline
 
 
@@ -385,7 +383,7 @@ def judged(
     options = {"cfg_scale": asked.cfg_scale, "seed": asked.seed, "window_batch": asked.batch}
     _, *given = training_config(configs["model_config"]).timesteps.patterns.values()
     if any(given):
-        samplings = {name: paper_sampling(asked.calls, **options)}
+        samplings = {name: Sampling.paper(steps=asked.calls, **options)}
     else:
         samplings = {f"{name}, U = {s.resamplings}": s for s in repainted(asked.calls, **options)}
     return [bench.model(row, pipeline, s, ckpt) for row, s in samplings.items()]

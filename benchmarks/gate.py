@@ -20,8 +20,8 @@ from mge_plugin.evaluation.run import audio_path
 from mge_plugin.evaluation.segments import Segment, load_segments
 from mge_plugin.inference.pipeline import Pipeline, load
 from mge_plugin.inference.presence import presence
-from mge_plugin.inference.request import TASKS
-from mge_plugin.prompts import label_prompt
+from mge_plugin.prompts import label_prompt, track_prompts
+from mge_plugin.tracks import TASKS, Track
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
@@ -32,7 +32,9 @@ def score(pipeline: Pipeline, results: Path, segment: Segment) -> float:
         read_audio(audio_path(results, system, segment))[0] for system in ("model", "mixture")
     )
     (label,) = segment.wanted
-    similarity = pipeline.engine.similarity(TASKS["extract"], label_prompt(label), source)
+    similarity = pipeline.similarity(
+        TASKS["extract"], track_prompts(label_prompt(label), Track.SOURCE), source
+    )
     return presence(source, mixture, segment.sample_rate, similarity).score
 
 

@@ -40,7 +40,7 @@ class Extraction:
 
     @property
     def source(self) -> np.ndarray:
-        return self.result.audio["source"]
+        return next(iter(self.result.audio.values()))
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _addition_section(a: _Addition) -> Section:
                 a.given,
                 rate,
             ),
-            Clip("Source", "what the model plays to it", audio["source"], rate, a.prompt),
+            Clip("Source", "what the model plays to it", audio[a.label], rate, a.prompt),
             Clip("Mixture", "both together", audio["mixture"], rate),
         ],
         [],
@@ -176,7 +176,7 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     song = fullest_song(corpus)
     files = [shipped_file(f"{_WEIGHTS}/model.{ending}") for ending in ("json", "safetensors")]
     pipeline = load(*files, device)
-    sampling = Sampling(size.steps, size.cfg_scale, seed, sampler="dpm-solver++")
+    sampling = Sampling(size.steps, size.cfg_scale, seed)
     extractions = _extract_all(pipeline, song, sampling)
     addition = _add_missing(pipeline, song, sampling)
     prompt = label_prompt(INSTRUMENTS)
@@ -211,7 +211,7 @@ def _extract_all(pipeline: Pipeline, song: Song, sampling: Sampling) -> list[Ext
     extractions = []
     for label in tqdm(INSTRUMENTS, desc="extracting", unit="source"):
         prompt = label_prompt(label)
-        result = pipeline.extract(mixture, rate, prompt, sampling)
+        result = pipeline.extract((mixture, rate), prompt, sampling=sampling)
         truth = _sum_of_stems(song, label, mixture)
         extractions.append(Extraction(label, prompt, mixture, truth, result))
     return extractions
@@ -223,7 +223,8 @@ def _add_missing(pipeline: Pipeline, song: Song, sampling: Sampling) -> _Additio
     label = next(i for i in INSTRUMENTS if i in {stem.label for stem in song.stems})
     without = mixture - _sum_of_stems(song, label, mixture)
     prompt = label_prompt(label)
-    return _Addition(label, prompt, without, pipeline.add(without, rate, prompt, sampling))
+    result = pipeline.add((without, rate), prompt, sampling=sampling)
+    return _Addition(label, prompt, without, result)
 
 
 def _sum_of_stems(song: Song, label: str, like: np.ndarray) -> np.ndarray:
@@ -239,7 +240,8 @@ def _write_results(
 ) -> None:
     for e in extractions:
         for name, audio in e.result.audio.items():
-            write_wav(out / f"{e.label}_{name}.wav", audio, e.result.sample_rate)
+            track = "residual" if name == "residual" else "source"
+            write_wav(out / f"{e.label}_{track}.wav", audio, e.result.sample_rate)
     rate = extractions[0].result.sample_rate
     write_wav(out / "mixture.wav", extractions[0].mixture, rate)
     write_wav(out / f"new_{addition.label}.wav", addition.result.audio["mixture"], rate)

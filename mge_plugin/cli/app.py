@@ -65,8 +65,8 @@ def sampling_progress(calls: int) -> Iterator[Callable[[Any], None]]:
     """A bar over the network's calls; yields the sampler's callback."""
     with tqdm(total=calls, desc="sampling", unit="step") as bar:
 
-        def step(_: Any) -> None:
-            bar.update()
+        def step(event: Any) -> None:
+            bar.update(event["advance"])
 
         yield step
 

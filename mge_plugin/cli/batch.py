@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from mge_plugin.files import checkpoint_fingerprint, write_file
 
 if TYPE_CHECKING:
     from mge_plugin.inference.pipeline import Pipeline
-    from mge_plugin.inference.request import Request, Result, Sampling
+    from mge_plugin.inference.request import Finish, Request, Result, Sampling
 
 _UNSEEN = ("window_batch", "seed")  # of a sampling: changes nothing; the job has its own
 
@@ -44,21 +44,27 @@ class _Saved:
     warning: str | None = None
 
 
-def _request_of(job: Job, sampling: "Sampling", settings: dict[str, Any]) -> dict[str, Any]:
+def _request_of(
+    job: Job, sampling: "Sampling", finish: "Finish", settings: dict[str, Any]
+) -> dict[str, Any]:
     """All that decides a result, as plain data: files by their fingerprints."""
-    values = {k: v for k, v in sampling.described().items() if k not in _UNSEEN}
-    values |= settings | {
-        "task": job.task,
-        "prompts": [words.described() for words in job.prompts],
-        "negative": job.negative,
-        "seed": job.seed,
-        "seconds": job.seconds,
-        "song": job.song and checkpoint_fingerprint(job.song),
-        "keep": job.keep and checkpoint_fingerprint(job.keep),
-        "redo": job.redo,
-        "init": job.init and checkpoint_fingerprint(job.init),
-        "init_level": job.init_level,
-    }
+    values = {k: v for k, v in asdict(sampling).items() if k not in _UNSEEN}
+    values |= (
+        asdict(finish)
+        | settings
+        | {
+            "task": job.task,
+            "prompts": [words.described() for words in job.prompts],
+            "negative": job.negative,
+            "seed": job.seed,
+            "seconds": job.seconds,
+            "song": job.song and checkpoint_fingerprint(job.song),
+            "keep": job.keep and checkpoint_fingerprint(job.keep),
+            "redo": job.redo,
+            "init": job.init and checkpoint_fingerprint(job.init),
+            "init_level": job.init_level,
+        }
+    )
     return json.loads(json.dumps(values))
 
 
@@ -237,6 +243,7 @@ def missing(info: dict[str, Any]) -> Iterator[str]:
 def run_jobs(
     jobs: Sequence[Job],
     sampling: "Sampling",
+    finish: "Finish",
     model: ModelOptions,
     output: OutputOptions,
     together: int = 1,
@@ -246,12 +253,12 @@ def run_jobs(
     output.check()
     report = Report(len(jobs), output.as_json)
     with report.closing():
-        requests = _Requests(sampling, model, output)
+        requests = _Requests(sampling, finish, model, output)
         waiting = [job for job in jobs if _is_to_do(job, requests, report)]
         if not waiting:
             return
         output.make_folder()
-        maker = _Maker.open(model, sampling, jobs)
+        maker = _Maker.open(model, sampling, finish, jobs)
         with tqdm(total=len(waiting), desc="songs", disable=len(waiting) == 1) as bar:
             for first in range(0, len(waiting), together):
                 group = waiting[first : first + together]
@@ -262,8 +269,14 @@ def run_jobs(
 class _Requests:
     """What is asked of each job, and what is written of it."""
 
-    def __init__(self, sampling: "Sampling", model: ModelOptions, output: OutputOptions) -> None:
-        self.sampling, self.output = sampling, output
+    def __init__(
+        self,
+        sampling: "Sampling",
+        finish: "Finish",
+        model: ModelOptions,
+        output: OutputOptions,
+    ) -> None:
+        self.sampling, self.finish, self.output = sampling, finish, output
         self.settings = {
             "dtype": model.dtype,
             "format": output.format,
@@ -274,7 +287,7 @@ class _Requests:
 
     def of(self, job: Job) -> dict[str, Any]:
         """All that decides the result."""
-        return _request_of(job, self.sampling, self.settings)
+        return _request_of(job, self.sampling, self.finish, self.settings)
 
     def info(self, job: Job) -> dict[str, Any]:
         """What a result's JSON says besides how it was made."""
@@ -345,10 +358,13 @@ class _Maker:
 
     pipeline: "Pipeline"
     sampling: "Sampling"
+    finish: "Finish"
     examples: dict[Path, dict[str, Any]]  # as prompts have them
 
     @classmethod
-    def open(cls, model: ModelOptions, sampling: "Sampling", jobs: Sequence[Job]) -> "_Maker":
+    def open(
+        cls, model: ModelOptions, sampling: "Sampling", finish: "Finish", jobs: Sequence[Job]
+    ) -> "_Maker":
         """Load the model, and check what only it can tell."""
         with without_chatter():
             from mge_plugin.inference.pipeline import load
@@ -359,64 +375,37 @@ class _Maker:
             )
         check_sampler(sampling.sampler, pipeline.model.diffusion_objective)
         paths = {words.example for job in jobs for words in job.prompts} - {None}
-        if paths and not pipeline.engine.hears:
+        if paths and not pipeline.supports_audio:
             raise ValueError(
                 f"--example: {model.model_config} has texts for prompts only; a model with "
                 "conditioner mge_clap hears"
             )
-        return cls(pipeline, sampling, {path: _example(path) for path in paths})
+        return cls(pipeline, sampling, finish, {path: _example(path) for path in paths})
 
     def make(self, jobs: Sequence[Job]) -> "list[Result]":
         """The jobs' results, with a bar over the steps."""
-        if jobs[0].task == "replace":
-            return [self._replace(job) for job in jobs]
-        requests = [self._request(job, job.task, job.prompts) for job in jobs]
-        with sampling_progress(self.pipeline.steps(requests, self.sampling)) as callback:
-            return self.pipeline.run(requests, self.sampling, callback)
+        requests = [self._request(job) for job in jobs]
+        with sampling_progress(self.pipeline.steps(requests)) as callback:
+            return self.pipeline.run(requests, callback)
 
-    def _request(self, job: Job, task: str, prompts: Sequence[Any]) -> "Request":
+    def _request(self, job: Job) -> "Request":
         from mge_plugin.inference.request import Init, Keep, Request
 
-        audio, rate, keep, init = None, None, None, None
-        if job.init is not None:
-            begun, rate = read_audio(job.init)
-            init = Init(begun, job.init_level)
-        if job.keep is not None:
-            kept, rate = read_audio(job.keep)
-            keep = Keep(kept, job.redo)
-        if job.song is not None:
-            audio, rate = read_audio(job.song)
-        words = tuple(words.prompt(task, self.examples.__getitem__) for words in prompts)
+        words = [words.prompt(job.task, self.examples.__getitem__) for words in job.prompts]
+        new = words.pop() if job.task == "replace" else None
         return Request(
-            task,
+            job.task,
             words,
-            audio,
-            rate,
-            seconds=job.seconds,
-            seed=job.seed,
-            negative=job.negative or None,
-            keep=keep,
-            init=init,
+            job.song,
+            job.seconds,
+            job.seed,
+            job.negative or None,
+            None if job.keep is None else Keep(job.keep, job.redo),
+            None if job.init is None else Init(job.init, job.init_level),
+            new,
+            self.sampling,
+            self.finish,
         )
-
-    def _replace(self, job: Job) -> "Result":
-        """Two runs, of which the second is given the residual of the first."""
-        out, new = (
-            self._request(job, task, [words])
-            for task, words in zip(("extract", "add"), job.prompts, strict=True)
-        )
-        steps = sum(self.pipeline.steps([request], self.sampling) for request in (out, new))
-        with sampling_progress(steps) as callback:
-            return self.pipeline.replace(
-                out.audio,
-                out.sample_rate,
-                out.prompts[0],
-                new.prompts[0],
-                self.sampling,
-                callback,
-                negative=out.negative,
-                seed=out.seed,
-            )
 
 
 def _example(path: Path) -> dict[str, Any]:

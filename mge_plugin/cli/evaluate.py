@@ -69,8 +69,8 @@ def evaluate(
     with without_chatter():
         from mge_plugin.data.latents.encode import Ranks
         from mge_plugin.evaluation.protocol import LABELS, Protocol
-        from mge_plugin.evaluation.systems import paper_sampling
         from mge_plugin.inference.pipeline import load
+        from mge_plugin.inference.request import Sampling
 
         protocol = Protocol(
             task=task,
@@ -90,7 +90,7 @@ def evaluate(
             given=given,
         )
         options = {"sampler": sampler, "schedule": schedule, "resamplings": resamplings}
-        sampling = paper_sampling(steps, cfg_scale, seed=seed, window_batch=batch, **options)
+        sampling = Sampling(steps, cfg_scale, seed, batch, **options)
         pipeline = load(model_config, ckpt, str(Ranks.of(os.environ).device(device)))
     page = protocol.run(pipeline, ckpt, sampling)
     if page is not None:

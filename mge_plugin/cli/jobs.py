@@ -20,7 +20,7 @@ from mge_plugin.config import ConfigError, found, parse_section
 from mge_plugin.data.corpora.folder import AUDIO
 from mge_plugin.data.corpora.reader import MAC_COMPANIONS
 from mge_plugin.files import distinct_paths, output_name
-from mge_plugin.inference.request import check_prompt, check_seconds, check_seed
+from mge_plugin.inference.request import Sampling, check_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,12 @@ class NewLine:
     def __post_init__(self) -> None:
         check_seconds(self.seconds)
         if self.seed is not None:
-            check_seed(self.seed)
+            Sampling(seed=self.seed)
         texts = self.prompt if isinstance(self.prompt, list) else [self.prompt]
         if self.prompt is not None and not (texts and all(isinstance(t, str) for t in texts)):
             raise ConfigError(f"prompt: expected a text or a list of them, found {self.prompt!r}")
-        for text in self.texts:
-            check_prompt(text)
+        if not all(text.strip() for text in self.texts):
+            raise ConfigError("prompt: expected words such as 'the sound of the bass', found none")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -261,7 +261,7 @@ def new_jobs(
         prompts = _prompts(mine, where)
         first = seed if line.seed is None else line.seed
         for own_seed in range(first, first + number):
-            check_seed(own_seed)
+            Sampling(seed=own_seed)
             name = line.name or _joined(prompts) or "unconditional"
             base = out / output_name(name, f"_seed{own_seed}")
             own_seconds = seconds if line.seconds is None else line.seconds

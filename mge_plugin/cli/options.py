@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from mge_plugin.config import choose, read_json
 from mge_plugin.inference.request import OUR_SAMPLERS, SAT_SAMPLERS
 
 if TYPE_CHECKING:
-    from mge_plugin.inference.request import Sampling
+    from mge_plugin.inference.request import Finish, Sampling
 
 V_SAMPLERS, FLOW_SAMPLERS = SAT_SAMPLERS["v"], SAT_SAMPLERS["rectified_flow"]
 SAMPLERS = (*OUR_SAMPLERS, *V_SAMPLERS, *FLOW_SAMPLERS)
@@ -106,28 +106,16 @@ class SamplingOptions:
     cfg_rescale: Annotated[float, _guidance(help="Share that keeps its deviation, 0 to 1.")] = 0.0
     apg_scale: Annotated[float, _guidance(help="Share that is orthogonal (APG), 0 to 1.")] = 0.0
 
-    def sampling(self, **mastering: Any) -> "Sampling":
+    def sampling(self) -> "Sampling":
         """The same as a Sampling, checked."""
         from mge_plugin.inference.request import Sampling
 
-        values = vars(self) | mastering
+        values = dict(vars(self))
         scale = numbers("cfg_scale", self.cfg_scale, (1, 3))
         values["cfg_scale"] = scale if len(scale) > 1 else scale[0]
         values["cfg_interval"] = numbers("cfg_interval", self.cfg_interval, (2,))
         choose("sampler", self.sampler, dict.fromkeys(SAMPLERS))
-        self._check_use()
         return Sampling(**values)
-
-    def _check_use(self) -> None:
-        """An option that the sampler would not look at is a slip."""
-        misused = {
-            "eta is for ddim": self.eta != 0 and self.sampler != "ddim",
-            "resamplings is for repaint": self.resamplings != 1 and self.sampler != "repaint",
-            "schedule is for our own samplers": self.schedule != "linear"
-            and self.sampler not in OUR_SAMPLERS,
-        }
-        for rule in (rule for rule, broken in misused.items() if broken):
-            raise ValueError(f"{rule}, found sampler {self.sampler!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +135,12 @@ class ExtractOptions:
     gate_threshold: Annotated[
         float, _extraction(help="Presence, 0 to 1, under which it is not there.")
     ] = 0.1
+
+    def finish(self) -> "Finish":
+        """The same as a Finish, checked."""
+        from mge_plugin.inference.request import Finish
+
+        return Finish(**vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,6 @@ from mge_plugin.cli.options import (
 from mge_plugin.config import ConfigError, choose, read_json
 from mge_plugin.data.audio import audio_info
 from mge_plugin.files import checkpoint_fingerprint
-from mge_plugin.inference.request import check_prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,8 +106,8 @@ class Asked:
     def __post_init__(self) -> None:
         if not 0 <= self.text_weight <= 1:
             raise ValueError(f"text_weight: expected 0 to 1, found {self.text_weight}")
-        for text in self.texts:
-            check_prompt(text)
+        if not all(text.strip() for text in self.texts):
+            raise ValueError("prompt: expected words such as 'the sound of the bass', found none")
         for track, _ in self.others:
             choose("--track-prompt", track, dict.fromkeys(TRACKS))
             if track == PROMPTED[self.task]:
@@ -173,7 +172,7 @@ def extract(
 ) -> None:
     """Extract the source that each prompt names from songs; the rest is the residual."""
     jobs = _on_songs("extract", songs, prompt, words, how, output, part)
-    _run(jobs, how, model, output, size, **vars(found))
+    _run(jobs, how, model, output, size, found)
 
 
 @app.command()
@@ -232,7 +231,7 @@ def replace_source(
         "replace", [new_prompt], PromptOptions(track_prompt=words.track_prompt)
     ).prompts()
     jobs = _on_songs("replace", songs, [prompt], words, how, output, new=new)
-    _run(jobs, how, model, output, **vars(found))
+    _run(jobs, how, model, output, None, found)
 
 
 @app.command()
@@ -307,13 +306,13 @@ def _run(
     model: ModelOptions,
     output: OutputOptions,
     size: BatchOptions | None = None,
-    **mastering: Any,
+    found: ExtractOptions | None = None,
 ) -> None:
     """Make the jobs' results with all that was asked."""
     from mge_plugin.cli.batch import run_jobs
 
     together = 1 if size is None else size.batch
-    run_jobs(jobs, how.sampling(**mastering), model, output, together)
+    run_jobs(jobs, how.sampling(), (found or ExtractOptions()).finish(), model, output, together)
 
 
 @app.command()
@@ -341,8 +340,8 @@ def remix(
         raise ValueError(f"--out: {out} exists, use --overwrite or another name")
     audio, rate = _read(files)
     with without_chatter():
-        from mge_plugin.inference.pipeline import remix as sum_up
         from mge_plugin.inference.request import Result
+        from mge_plugin.inference.request import remix as sum_up
 
     typer.echo(f"Wrote {_write(out, sum_up(Result(audio, rate), gains), rate)}")
 

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mge_plugin.config import ConfigError
@@ -24,6 +24,7 @@ from mge_plugin.evaluation.segments import (
     save_segments,
 )
 from mge_plugin.evaluation.systems import (
+    RAW,
     Demucs,
     Estimates,
     Mixture,
@@ -97,7 +98,7 @@ class Protocol:
         evaluation = Evaluation(
             self.out, segments, corpora, *shape, None if self.unconditional else clap
         )
-        key = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": sampling.described()}
+        key = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": asdict(sampling) | asdict(RAW)}
         key |= {"unconditional": True} if self.unconditional else {}
         evaluation.run(systems, json.dumps(key, sort_keys=True))
         if ranks.rank:
@@ -126,8 +127,11 @@ class Protocol:
             if other := {s.task for s in segments} - {self.task}:
                 raise ConfigError(f"{file}: task: expected {self.task}, found {', '.join(other)}")
         else:
-            window = pipeline.engine.frames * pipeline.engine.ratio
-            samples = window if self.seconds is None else round(self.seconds * pipeline.sample_rate)
+            samples = (
+                pipeline.window
+                if self.seconds is None
+                else round(self.seconds * pipeline.sample_rate)
+            )
             form = Format(pipeline.sample_rate, samples, pipeline.channels)
             drawing = (self.labels, self.count, self.seed, self.given)
             segments = draw_segments(self.task, corpora, form, *drawing)

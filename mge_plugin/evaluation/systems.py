@@ -6,7 +6,6 @@ add the sum of the new sources, for generate and compose the mixture.
 
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,11 +24,10 @@ from mge_plugin.evaluation.segments import (
     segment_seed,
 )
 from mge_plugin.files import checkpoint_fingerprint
-from mge_plugin.inference.denoiser import Engine, Item
-from mge_plugin.inference.pipeline import Pipeline, Studio
+from mge_plugin.inference.pipeline import Pipeline
 from mge_plugin.inference.presence import sounding
-from mge_plugin.inference.request import Request, Result, Sampling, Task
-from mge_plugin.inference.sampling import Callback, check_sampler
+from mge_plugin.inference.request import Finish, Request, Result, Sampling
+from mge_plugin.inference.sampling import check_sampler
 from mge_plugin.prompts import label_prompt
 from mge_plugin.tracks import Track
 
@@ -42,20 +40,7 @@ class System(Protocol):
     def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]: ...
 
 
-class _TrackKeeper(Engine):
-    """An engine that keeps the latents of all tracks: a result has only the prompted one."""
-
-    kept: Tensor  # (b, k, c, n), one row per candidate
-
-    def denoise(
-        self,
-        task: Task,
-        items: Sequence[Item],
-        sampling: Sampling,
-        callback: Callback | None = None,
-    ) -> Tensor:
-        self.kept = super().denoise(task, items, sampling, callback)
-        return self.kept
+RAW = Finish(refine="none", gate=False)  # what the model made, unchanged
 
 
 class Model:
@@ -63,54 +48,61 @@ class Model:
 
     name = "model"
 
-    def __init__(self, pipeline: Pipeline, sampling: Sampling, unconditional: bool = False) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        sampling: Sampling,
+        unconditional: bool = False,
+        finish: Finish = RAW,
+    ) -> None:
         check_sampler(sampling.sampler, pipeline.model.diffusion_objective)
-        window = pipeline.engine.frames * pipeline.engine.ratio
-        self.engine = _TrackKeeper(pipeline.model, window, pipeline.device)
-        self.studio, self.sampling = Studio(self.engine, pipeline.channels), sampling
+        self.pipeline, self.sampling, self.finish = pipeline, sampling, finish
         self.unconditional = unconditional  # generate: no prompt
 
     def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
-        if not excerpts:
-            return []
-        results = self.studio.run([self._request(e) for e in excerpts], self.sampling, None)
+        results = self.pipeline.run([self._request(e) for e in excerpts])
         return [
-            Estimate(self._chosen(e, result.audio), self._submixture(e, result, i))
-            for i, (e, result) in enumerate(zip(excerpts, results, strict=True))
+            Estimate(self._chosen(e, result), self._submixture(e, result))
+            for e, result in zip(excerpts, results, strict=True)
         ]
 
     def _request(self, excerpt: Excerpt) -> Request:
         segment = excerpt.segment
-        prompts: tuple[str | None, ...] = (label_prompt(segment.wanted),)
+        prompts: list[str | None] = [label_prompt(segment.wanted)]
         if segment.task in ("add", "compose"):
-            prompts = tuple(map(label_prompt, segment.wanted))
+            prompts = [label_prompt(label) for label in segment.wanted]
         elif self.unconditional:
-            prompts = (None,)
-        seed = segment_seed(segment.id, self.sampling.seed)
-        if segment.task in ("generate", "compose"):
-            seconds = segment.samples / segment.sample_rate
-            return Request(segment.task, prompts, seconds=seconds, seed=seed)
-        return Request(segment.task, prompts, excerpt.given, segment.sample_rate, seed=seed)
+            prompts = [None]
+        is_new = segment.task in ("generate", "compose")
+        return Request(
+            segment.task,
+            prompts,
+            None if is_new else (excerpt.given, segment.sample_rate),
+            segment.samples / segment.sample_rate if is_new else None,
+            segment_seed(segment.id, self.sampling.seed),
+            sampling=self.sampling,
+            finish=self.finish,
+        )
 
-    def _chosen(self, excerpt: Excerpt, audio: dict[str, np.ndarray]) -> np.ndarray:
+    def _chosen(self, excerpt: Excerpt, result: Result) -> np.ndarray:
         if excerpt.segment.task == "add":
-            return audio["mixture"] - excerpt.given
-        made = audio["source" if excerpt.segment.task == "extract" else "mixture"]
-        return fit_length(made, excerpt.segment.samples)
+            return result.audio["mixture"] - excerpt.given
+        if excerpt.segment.task == "extract":
+            return next(iter(result.audio.values()))
+        return fit_length(result.audio["mixture"], excerpt.segment.samples)
 
-    def _submixture(self, excerpt: Excerpt, result: Result, number: int) -> np.ndarray | None:
+    def _submixture(self, excerpt: Excerpt, result: Result) -> np.ndarray | None:
         """The submixture that the model made; None if the source was changed after decoding.
 
         The residual of a result is the mixture without the source, which is always consistent.
         """
-        segment, sampling = excerpt.segment, self.sampling
-        if segment.task != "extract" or sampling.refine != "none" or sampling.gate:
+        segment = excerpt.segment
+        if segment.task != "extract" or self.finish.refine != "none" or self.finish.gate:
             return None
-        chosen = result.info["tracks"]["source"].get("chosen", 0)
-        latents = self.engine.kept[number * sampling.candidates + chosen, Track.SUBMIXTURE]
-        rate = self.engine.model.sample_rate
-        audio = self.engine.decode(latents, -(-segment.samples * rate // segment.sample_rate))
-        audio = _in_form(audio, rate, excerpt)
+        (latents,) = result.latents.values()
+        rate = self.pipeline.sample_rate
+        samples = -(-segment.samples * rate // segment.sample_rate)
+        audio = _in_form(self.pipeline.decode(latents[Track.SUBMIXTURE], samples), rate, excerpt)
         return audio * sounding(excerpt.mixture, segment.sample_rate)  # silenced as the source is
 
 
@@ -161,7 +153,7 @@ class RoundTrip:
     name = "round trip"
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.engine = pipeline.engine
+        self.pipeline = pipeline
 
     def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
         return [self._coded(e) for e in excerpts]
@@ -173,7 +165,7 @@ class RoundTrip:
         return Estimate(self._through(target), rest)
 
     def _through(self, audio: np.ndarray) -> np.ndarray:
-        return self.engine.decode(self.engine.encode(audio), audio.shape[1])
+        return self.pipeline.decode(self.pipeline.encode(audio), audio.shape[1])
 
 
 class RatioMask:
@@ -240,11 +232,6 @@ def _in_form(audio: np.ndarray, sample_rate: int, excerpt: Excerpt) -> np.ndarra
     """Audio at the sample rate, with the channels and the length of a segment."""
     audio = resample(audio, sample_rate, excerpt.segment.sample_rate)
     return fit_length(to_channels(audio, len(excerpt.mixture)), excerpt.segment.samples)
-
-
-def paper_sampling(steps: int = 250, cfg_scale: float = 2.0, **options: object) -> Sampling:
-    """The paper's sampling: 250 DDIM steps, guidance 2, no mask and no gate."""
-    return replace(Sampling(steps, cfg_scale, refine="none", gate=False), **options)
 
 
 _EPS = 1e-8  # silence has no deviation to divide by

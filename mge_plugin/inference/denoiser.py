@@ -21,7 +21,6 @@ from mge_plugin.models.given import Given
 from mge_plugin.models.guidance import NO_GUIDANCE, Guidance
 from mge_plugin.models.mge import MGEDiffusion
 
-
 _CALL = {"stage": "sample", "advance": 0}  # for the callback, in every call of the network
 _STEP = {"stage": "sample", "advance": 1}
 

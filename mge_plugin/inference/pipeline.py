@@ -5,7 +5,7 @@
 The command line and the web interface call nothing else.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -229,7 +229,7 @@ class Pipeline:
         finish: Finish | None = None,
         callback: Callback | None = None,
     ) -> Result:
-        """Exchange one instrument of a mixture: extract it, then add the new one to the residual."""
+        """Exchange one instrument: extract it from a mixture, add the new one to the residual."""
         request = Request(
             "replace",
             [prompt],
@@ -589,7 +589,12 @@ class Pipeline:
                 rests.append(self.decode(latents, song.samples, song.total))
                 _advance(callback, "decode")
             sources = refine(
-                mixture, rate, sources, rests, self.sample_rate, lambda: _advance(callback, "refine")
+                mixture,
+                rate,
+                sources,
+                rests,
+                self.sample_rate,
+                lambda: _advance(callback, "refine"),
             )
         else:
             sources = [self._in_form(song, source) for source in sources]

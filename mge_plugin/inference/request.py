@@ -17,7 +17,7 @@ import numpy as np
 from mge_plugin.config import ConfigError, check_options, option, parse_section
 from mge_plugin.data.audio import flac_problem, read_audio, write_flac, write_wav
 from mge_plugin.files import output_name, write_file
-from mge_plugin.prompts import Prompt, TrackPrompts, plain_prompt, track_prompts
+from mge_plugin.prompts import TrackPrompts, plain_prompt, track_prompts
 from mge_plugin.tracks import TASKS, Task, Track
 
 if TYPE_CHECKING:

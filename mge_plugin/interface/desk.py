@@ -19,7 +19,7 @@ import torch
 
 from mge_plugin.data.audio import write_wav
 from mge_plugin.files import output_name
-from mge_plugin.inference.pipeline import Pipeline, pick_dtype, remix
+from mge_plugin.inference.pipeline import Pipeline, pick_dtype
 from mge_plugin.inference.request import Cancelled, Result
 from mge_plugin.interface import files as pictures
 from mge_plugin.interface.files import fresh_folder
@@ -88,7 +88,8 @@ def remixed(tracks: list[ShownTrack], gains: Mapping[str, float]) -> np.ndarray:
     if not parts:
         raise ValueError("remix: there are no tracks yet, run a task first")
     levels = {name: gain if gain > SILENT_DB else -np.inf for name, gain in gains.items()}
-    return remix(Result(parts, tracks[0].sample_rate), levels)
+    factors = {name: 10 ** (levels.get(name, 0.0) / 20) for name in parts}
+    return sum(np.float32(factors[name]) * audio for name, audio in parts.items())
 
 
 def _in_order(result: Result, given: np.ndarray | None) -> list[tuple[str, np.ndarray, bool]]:

@@ -21,9 +21,10 @@ from PIL import Image
 from mge_plugin.data.audio import AudioError, flac_problem, read_audio, write_flac, write_wav
 from mge_plugin.files import output_name, write_file
 from mge_plugin.inference.pipeline import Pipeline
-from mge_plugin.inference.request import TASKS, Request
+from mge_plugin.inference.request import Request
 from mge_plugin.report.page import format_db, format_length, meter_percent
 from mge_plugin.report.pictures import Levels, measure_levels, spectrogram_png
+from mge_plugin.tracks import TASKS
 
 Heard = tuple[np.ndarray, int]  # (channels, samples) float32 and Hz
 
@@ -165,21 +166,21 @@ class Preview:
 
     def __call__(self, step: Mapping[str, Any]) -> None:
         """Keep the picture of a step if it is its turn."""
-        if self.every and step["i"] % self.every == 0:
+        if self.every and step.get("i", 1) % self.every == 0:
             caption = f"step {step['i'] + 1}, t = {float(step['t']):.3f}"
             self.pictures.append((self.picture(step), caption))
 
     def picture(self, step: Mapping[str, Any]) -> Image.Image:
         """The first song's prompted track in a step's `denoised`."""
-        engine, rate = self.pipeline.engine, self.pipeline.sample_rate
+        ratio, rate = self.pipeline.ratio, self.pipeline.sample_rate
         latents = step["denoised"][0, self.track]
-        samples = min(latents.shape[-1] * engine.ratio, round(self.seconds * rate))
-        audio = engine.decode(latents[:, : engine.frames_of(samples)], samples)
+        samples = min(latents.shape[-1] * ratio, round(self.seconds * rate))
+        audio = self.pipeline.decode(latents[:, : -(-samples // ratio)], samples)
         return spectrogram(audio, rate)
 
 
 def length(request: Request) -> float:
     """Seconds that the result will have; infinite if only the model knows."""
     if request.like is not None:
-        return request.like.shape[1] / request.sample_rate
+        return request.like.seconds
     return request.seconds or math.inf

@@ -18,7 +18,7 @@ from mge_plugin.inference.request import (
     LONG_FORMS,
     REFINEMENTS,
     SCHEDULES,
-    TASKS,
+    Finish,
     Keep,
     Request,
     Result,
@@ -27,14 +27,14 @@ from mge_plugin.inference.request import (
 from mge_plugin.inference.sampling import sampler_names
 from mge_plugin.interface import files
 from mge_plugin.prompts import Prompt, label_prompt
+from mge_plugin.tracks import TASKS
 
 MAX_SOURCES = 8  # rows for them on the page
 _RANDOM_SEEDS = 2**32
 _REPLACE = "replace"  # extract, then add: no task of the model's own
-NAMES = (*TASKS, _REPLACE)
+NAMES = tuple(TASKS)
 # What the page asks for beside the prompts, and what the given audio is called there.
 _GIVEN = {name: task.given.label for name, task in TASKS.items() if task.given is not None}
-_GIVEN[_REPLACE] = "mixture"
 _LENGTH = ("generate", "compose")  # tasks for which a length is asked
 HELP = {
     "generate": "Music from a text.",
@@ -50,34 +50,21 @@ HELP = {
 class Job:
     """A run that is ready to be made."""
 
-    requests: tuple[Request, ...]  # one; for "replace" the extraction, which tells the length
-    sampling: Sampling
-    new_prompt: Prompt = None  # of "replace"
+    requests: tuple[Request, ...]  # one
 
     @property
     def given(self) -> np.ndarray | None:
         """The given audio."""
-        return self.requests[0].audio
+        audio = self.requests[0].audio
+        return None if audio is None else audio.samples
 
     def steps(self, pipeline: Pipeline) -> int:
-        """How often the callback will be called."""
-        once = pipeline.steps(self.requests, self.sampling)
-        return once if self.new_prompt is None else 2 * once
+        """How far the callback will count."""
+        return pipeline.steps(self.requests)
 
     def run(self, pipeline: Pipeline, callback: Callable[[Mapping[str, Any]], None]) -> Result:
         """Make it."""
-        if self.new_prompt is None:
-            return pipeline.run(self.requests, self.sampling, callback)[0]
-        (request,) = self.requests
-        return pipeline.replace(
-            request.audio,
-            request.sample_rate,
-            request.prompts[0],
-            self.new_prompt,
-            self.sampling,
-            callback,
-            negative=request.negative,
-        )
+        return pipeline.run(self.requests, callback)[0]
 
 
 def job(filled: Mapping[str, Any]) -> Job:
@@ -86,24 +73,19 @@ def job(filled: Mapping[str, Any]) -> Job:
     given = files.heard(filled["given"], "Given audio") if task in _GIVEN else None
     if task in _GIVEN and given is None:
         raise ValueError(f"{task}: needs the {_GIVEN[task]} as the given audio, found none")
-    prompts = _prompts(task, filled)
-    new_prompt = None
-    if task == _REPLACE:
-        new_prompt = (filled["new_prompt"] or "").strip()
-        if len(prompts) != 1 or not new_prompt:
-            raise ValueError("replace: expected one prompt, and one for the new instrument")
-    audio, sample_rate = given or (None, None)
-    keep, kept_rate = _keep(filled, sample_rate)
+    new_prompt = (filled["new_prompt"] or "").strip() if task == _REPLACE else None
     request = Request(
-        "extract" if task == _REPLACE else task,
-        prompts,
-        audio,
-        sample_rate or kept_rate,
+        task,
+        _prompts(task, filled),
+        given,
         (filled["seconds"] or None) if task in _LENGTH else None,
         negative=(filled["negative"] or "").strip() or None,
-        keep=keep,
+        keep=_keep(filled),
+        new_prompt=new_prompt,
+        sampling=sampling(filled),
+        finish=Finish(filled["refine"], bool(filled["gate"]), float(filled["gate_threshold"])),
     )
-    return Job((request,), sampling(filled), new_prompt)
+    return Job((request,))
 
 
 def sampling(filled: Mapping[str, Any]) -> Sampling:
@@ -114,7 +96,6 @@ def sampling(filled: Mapping[str, Any]) -> Sampling:
         cfg_scale=float(filled["cfg_scale"]),
         seed=random.SystemRandom().randrange(_RANDOM_SEEDS) if seed == -1 else seed,
         window_batch=int(filled["window_batch"]),
-        refine=filled["refine"],
         sampler=filled["sampler"],
         schedule=filled["schedule"],
         eta=float(filled["eta"]),
@@ -124,8 +105,6 @@ def sampling(filled: Mapping[str, Any]) -> Sampling:
         apg_scale=float(filled["apg_scale"]),
         long_form=filled["long_form"],
         candidates=int(filled["candidates"]),
-        gate=bool(filled["gate"]),
-        gate_threshold=float(filled["gate_threshold"]),
     )
 
 
@@ -148,18 +127,13 @@ def _prompts(task: str, filled: Mapping[str, Any]) -> tuple[Prompt, ...]:
     return (prompt,)
 
 
-def _keep(filled: Mapping[str, Any], sample_rate: int | None) -> tuple[Keep | None, int | None]:
-    """The track of which only some seconds are made anew, and its rate in Hz."""
+def _keep(filled: Mapping[str, Any]) -> Keep | None:
+    """The track of which only some seconds are made anew."""
     current = files.heard(filled["current"], "Current track")
     if current is None:
-        return None, None
-    if filled["task"] == _REPLACE:
-        raise ValueError("replace: makes all seconds anew; take the current track away")
-    audio, rate = current
-    if sample_rate is not None and rate != sample_rate:
-        raise ValueError(f"current track: expected {sample_rate} Hz as the audio has, found {rate}")
+        return None
     redo = (float(filled["redo_from"] or 0.0), float(filled["redo_to"] or 0.0))
-    return Keep(audio, (redo,)), rate
+    return Keep(current, (redo,))
 
 
 # Labels of Slakh, MUSDB18 and MoisesDB that most songs have.
@@ -184,7 +158,7 @@ def build(pipeline: Pipeline) -> Fields:
     explanation = gr.Markdown(HELP["extract"])
     fields["given"] = _audio("Given audio: the mixture", "mge-given")
     _prompts_fields(fields)
-    with gr.Accordion("Audio example", open=False, visible=pipeline.engine.hears):
+    with gr.Accordion("Audio example", open=False, visible=pipeline.supports_audio):
         fields["example"] = _audio("A sound like it", "mge-example")
         fields["text_weight"] = gr.Slider(0, 1, 0.5, label="Weight of the text beside it")
     fields["seconds"] = gr.Number(
@@ -256,7 +230,7 @@ def _prompts_fields(fields: Fields) -> None:
 
 
 def _sampling(fields: Fields, objective: str) -> None:
-    paper = Sampling()
+    paper, finish = Sampling(), Finish()
     with gr.Row():
         fields["steps"] = gr.Slider(1, 500, _STEPS, step=1, label="Steps", elem_id="mge-steps")
         fields["cfg_scale"] = gr.Slider(0, 25, paper.cfg_scale, step=0.1, label="Guidance")
@@ -281,26 +255,26 @@ def _sampling(fields: Fields, objective: str) -> None:
             fields["cfg_rescale"] = gr.Slider(0, 1, paper.cfg_rescale, label="Rescale")
             fields["apg_scale"] = gr.Slider(0, 1, paper.apg_scale, label="APG")
     with gr.Accordion("Quality, silence and long songs", open=False, elem_id="mge-quality"):
-        _quality(fields, paper)
+        _quality(fields, paper, finish)
 
 
-def _quality(fields: Fields, paper: Sampling) -> None:
+def _quality(fields: Fields, paper: Sampling, finish: Finish) -> None:
     with gr.Row():
         fields["candidates"] = gr.Number(
             paper.candidates, precision=0, minimum=1, label="Candidates", info="the best is kept"
         )
         fields["refine"] = gr.Radio(
-            REFINEMENTS, value=paper.refine, label="Refine", info="filter the mixture"
+            REFINEMENTS, value=finish.refine, label="Refine", info="filter the mixture"
         )
     with gr.Row():
         fields["gate"] = gr.Checkbox(
-            paper.gate,
+            finish.gate,
             label="Gate",
             info="A source that is not there is silent",
             elem_id="mge-gate",
         )
         fields["gate_threshold"] = gr.Slider(
-            0, 1, paper.gate_threshold, label="Presence under which it is not there"
+            0, 1, finish.gate_threshold, label="Presence under which it is not there"
         )
     with gr.Row():
         fields["long_form"] = gr.Radio(

@@ -21,10 +21,9 @@ import gradio as gr
 import numpy as np
 import torch
 
-from mge_plugin.data.audio import resample
 from mge_plugin.inference.finish import spans
 from mge_plugin.inference.pipeline import Pipeline
-from mge_plugin.inference.request import TASKS, Init, Keep, Request, Result, Sampling
+from mge_plugin.inference.request import Init, Keep, Request, Result, Sampling
 from mge_plugin.interface import files
 from mge_plugin.interface import files as pictures
 from mge_plugin.interface.desk import QUEUE, Desk, desk_of
@@ -32,6 +31,7 @@ from mge_plugin.interface.files import Preview
 from mge_plugin.registry import DIFFUSION_UI, original
 from mge_plugin.report.page import format_db
 from mge_plugin.report.pictures import measure_levels
+from mge_plugin.tracks import TASKS
 
 _RANDOM_SEEDS = 2**32
 FAILURES = (ValueError, MemoryError, torch.OutOfMemoryError)  # what a user can mend
@@ -68,7 +68,7 @@ def _set_lora_strengths(model: torch.nn.Module, controls: Sequence[Any]) -> None
 def generate(pipeline: Pipeline, asked: "Asked") -> tuple[str, list]:
     """Run what is asked; the file, and the pictures with their captions, the result's first."""
     preview = Preview(pipeline, asked.request, asked.preview_every)
-    (result,) = pipeline.run([asked.request], asked.sampling, preview)
+    (result,) = pipeline.run([asked.request], preview)
     audio, sample_rate = asked.track(result), result.sample_rate
     form, name = asked.inputs["file_format"] or "wav", asked.file_name
     if problem := files.format_problem(audio, sample_rate, form):
@@ -153,20 +153,16 @@ class Asked:
             )
         if name == "compose" and self.given is not None:
             raise ValueError("compose: begins from nothing; to go on from an audio, use add")
-        audio, sample_rate = self.given or (None, None)
-        init = self._init(sample_rate)
-        if sample_rate is None and init is not None:
-            sample_rate = init[1]
-        negative = self.inputs["negative_prompt"] or None
+        init = files.heard(self.inputs["init_audio"], "Init audio")
         return Request(
             name,
             prompts,
-            None if name == "generate" else audio,
-            sample_rate,
-            self._seconds(init is not None),
-            negative=negative,
-            keep=self._keep(name, audio),
-            init=None if init is None else Init(init[0], self.init_level),
+            None if name == "generate" else self.given,
+            self._seconds(init is not None) if TASKS[name].has_length else None,
+            negative=self.inputs["negative_prompt"] or None,
+            keep=self._keep(name),
+            init=None if init is None else Init(init, self.init_level),
+            sampling=self.sampling,
         )
 
     def _seconds(self, begun: bool) -> float | None:
@@ -174,21 +170,14 @@ class Asked:
         total = float(self.inputs["seconds_total"] or 0)
         return None if self.given is not None or begun or total <= 0 else total
 
-    def _keep(self, name: str, audio: np.ndarray | None) -> Keep | None:
+    def _keep(self, name: str) -> Keep | None:
         """A new mixture keeps the given one outside of the mask, a new track silence."""
-        if audio is None or name == "extract":
+        if self.given is None or name == "extract":
             return None
+        audio, rate = self.given
         if name == "generate":
-            length = audio.shape[1] / self.given[1]
-            return Keep(audio, (self.redo or (0.0, length),))
-        return None if self.redo is None else Keep(np.zeros_like(audio), (self.redo,))
-
-    def _init(self, sample_rate: int | None) -> files.Heard | None:
-        """The "Init audio" at the rate of the given one."""
-        begun = files.heard(self.inputs["init_audio"], "Init audio")
-        if begun is None or sample_rate is None:
-            return begun
-        return resample(*begun, sample_rate), sample_rate
+            return Keep((audio, rate), (self.redo or (0.0, audio.shape[1] / rate),))
+        return None if self.redo is None else Keep((np.zeros_like(audio), rate), (self.redo,))
 
     @property
     def init_level(self) -> float:
@@ -203,8 +192,7 @@ class Asked:
         name = self.request.task
         if name in _MADE:
             return result.audio[_MADE[name]]
-        made = [audio for track, audio in result.audio.items() if track.startswith("source")]
-        audio = sum(made)
+        audio = sum(result.audio[track] for track in result.latents)
         if name == "extract" and self.redo is not None:
             mixture, sample_rate = self.given
             inside = spans([self.redo], mixture.shape[1], sample_rate)

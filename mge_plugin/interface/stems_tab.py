@@ -97,15 +97,15 @@ class _Reporter:
 
     def __call__(self, step: Mapping[str, Any]) -> None:
         self.session.check()
-        self.done += 1
+        self.done += step["advance"]
         every = self.preview.every
         picture = None
-        if every and (self.done - 1) % every == 0:
+        if every and "denoised" in step and step["i"] % every == 0:
             picture = self.preview.picture(step)
         now = time.monotonic()
         if picture is not None or now - self.told >= _SECONDS_BETWEEN:
             self.told = now
-            left = (now - self.began) / self.done * max(0, self.total - self.done)
+            left = (now - self.began) / max(1, self.done) * max(0, self.total - self.done)
             self.tell(Step(self.done, max(self.total, self.done), left, picture))
 
 

@@ -3,7 +3,7 @@
 The network was trained with a given track clean (t = 0), so its latents replace that track inside
 every call of the network: then every sampler does adaptive-timestep inpainting (paper, algorithm 2)
 unchanged. Frames to keep belong to a track that has noise; they replace its frames at the track's
-level, always with the same noise (paper, appendix B.1), so that every sampler ends at their latents.
+level, always with the same noise (paper, appendix B.1), so every sampler ends at their latents.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ class Given:
         return cls(torch.zeros_like(like), like.new_zeros(like.shape[:2]))
 
     def keeping(self, keep: Tensor, latents: Tensor, noise: Tensor) -> "Given":
-        """Add frames to keep: those of `latents` where `keep` (b, k, n) is 1, in tracks not given."""
+        """Add frames to keep: `latents` where `keep` (b, k, n) is 1, in tracks not given."""
         keep = keep * (1 - self.mask[:, :, None])
         latents = torch.where(keep[:, :, None] > 0, latents, self.latents)
         return replace(self, latents=latents, keep=keep, noise=noise)
@@ -75,7 +75,7 @@ class Given:
         return t * (1 - self.mask)
 
     def predict(self, x: Tensor, prediction: Tensor, t: Tensor, objective: Objective) -> Tensor:
-        """Replace predictions so that the denoised given tracks and kept frames are their latents."""
+        """Replace predictions so that given tracks and kept frames denoise to their latents."""
         to_given = objective.towards(self.latents, x, per_track(t)).to(prediction.dtype)
         known = per_track(self.mask) > 0
         if self.keep is not None:

@@ -69,7 +69,9 @@ class MGEDiffusion(ConditionedDiffusionModel):
         prediction, away = self.predict(
             unpack(x), t, modulations, negative_modulations, given, guidance
         )
-        return (pack(prediction), {"uncond_output": pack(away)}) if return_info else pack(prediction)
+        return (
+            (pack(prediction), {"uncond_output": pack(away)}) if return_info else pack(prediction)
+        )
 
     def predict(
         self,

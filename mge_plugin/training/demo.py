@@ -26,15 +26,15 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mge_plugin.data.audio import write_wav
 from mge_plugin.files import write_file
-from mge_plugin.inference.denoiser import denoise_tracks
-from mge_plugin.inference.request import TASKS, Task
-from mge_plugin.inference.sampling import linear_schedule
+from mge_plugin.inference.denoiser import Denoiser
+from mge_plugin.inference.sampling import linear_schedule, sample_ddim
 from mge_plugin.models.autoencoder import decode_tracks
 from mge_plugin.models.given import Given
+from mge_plugin.models.guidance import Guidance
 from mge_plugin.prompts import track_prompts
 from mge_plugin.report.pictures import spectrogram_panels_png
 from mge_plugin.sat import ema_model
-from mge_plugin.tracks import NUM_TRACKS
+from mge_plugin.tracks import NUM_TRACKS, TASKS, Task
 from mge_plugin.training.wrapper import DemoConfig, training_config
 
 logger = logging.getLogger(__name__)
@@ -87,9 +87,10 @@ def sample_task(
     embeddings = model.embeddings(conditioning)
     generator = torch.Generator().manual_seed(_SEED)
     noise = torch.randn(items.latents.shape, generator=generator, dtype=torch.float32)
-    latents = denoise_tracks(
-        network, noise.to(module.device), embeddings, given, schedule, cfg_scale
-    )
+    modulations = network.modulate(embeddings)
+    denoiser = Denoiser(network, modulations, given=given, guidance=Guidance(cfg_scale))
+    noise = noise.to(module.device)
+    latents = sample_ddim(denoiser, noise, schedule, objective=network.objective)
     return decode_tracks(model.pretransform, latents[:, [task.prompted]])[:, 0].cpu()
 
 
@@ -188,6 +189,8 @@ class _MGEDemoCallback(pl.Callback):
             if self.items is None:
                 self.items = demo_items(module, self.demo_dl, self.config.num_demos)
             for name, task in TASKS.items():
+                if task.new_prompt:  # extract and add, which have demos of their own
+                    continue
                 for scale in self.config.demo_cfg_scales:
                     made = sample_task(module, task, self.items, schedule, scale)
                     self._write(trainer, f"{name}_cfg{scale:g}", self._sounds(task, made), step)

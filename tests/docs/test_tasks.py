@@ -11,7 +11,7 @@ import soundfile as sf
 import torch
 
 from mge_plugin import cli
-from mge_plugin.inference.request import TASKS
+from mge_plugin.tracks import TASKS
 from tests.cli.conftest import make_config
 from tests.inference.conftest import RATE
 from tests.inference.conftest import model as model  # a fixture

@@ -23,9 +23,9 @@ from mge_plugin.evaluation.systems import (
     RoundTrip,
     Silence,
     open_demucs,
-    paper_sampling,
 )
-from mge_plugin.inference.denoiser import Engine
+from mge_plugin.inference.request import Finish, Sampling
+from mge_plugin.prompts import TrackPrompt
 from mge_plugin.tracks import Track
 from tests.inference.conftest import RATE
 
@@ -46,22 +46,24 @@ def test_seeds_differ_by_segment_and_by_seed():
 
 
 def test_the_papers_sampling():
-    sampling = paper_sampling()
+    sampling = Sampling.paper()
     assert (sampling.steps, sampling.cfg_scale, sampling.sampler) == (250, 2.0, "ddim")
-    assert (sampling.refine, sampling.gate) == ("none", False)
 
 
 def test_no_excerpts_are_no_estimates(pipeline):
-    assert Model(pipeline, paper_sampling(2)).estimate([]) == []
+    assert Model(pipeline, Sampling(2)).estimate([]) == []
 
 
 def test_without_prompts_the_mixture_is_unconditional(excerpt, pipeline):
     generate = replace(excerpt, segment=replace(excerpt.segment, task="generate"))
     prompts = [
-        Model(pipeline, paper_sampling(2), unconditional)._request(generate).prompts
+        Model(pipeline, Sampling(2), unconditional)._request(generate).prompts
         for unconditional in (False, True)
     ]
-    assert prompts == [("The sound of the bass",), (None,)]
+    assert [p[0].get(Track.MIXTURE) for p in prompts] == [
+        TrackPrompt("The sound of the bass"),
+        None,
+    ]
 
 
 # Mixture consistency
@@ -79,21 +81,27 @@ def test_consistency_is_the_level_of_what_the_parts_leave_over(excerpt):
 def test_the_models_rest_is_the_submixture_that_it_made(excerpt, pipeline, monkeypatch):
     """Not the residual, which is the mixture without the source and always consistent."""
     parts = [excerpt.mixture, excerpt.mixture - excerpt.truth, excerpt.truth]
-    latents = torch.stack([pipeline.engine.encode(track) for track in parts])
-    monkeypatch.setattr(Engine, "denoise", lambda *_: torch.stack([0 * latents, latents]))
-    _, made = Model(pipeline, paper_sampling(2)).estimate([excerpt, excerpt])
+    latents = torch.stack([pipeline.encode(track) for track in parts])
+    monkeypatch.setattr(pipeline, "_denoise", lambda *_: torch.stack([0 * latents, latents]))
+    _, made = Model(pipeline, Sampling(2)).estimate([excerpt, excerpt])
     (ceiling,) = RoundTrip(pipeline).estimate([excerpt])
     np.testing.assert_allclose(made.audio, ceiling.audio, atol=1e-6)
     np.testing.assert_allclose(made.rest, ceiling.rest, atol=1e-6)
     assert abs(made.rest - (excerpt.mixture - made.audio)).max() > 0.01
 
 
-def test_the_rest_is_of_the_candidate_that_was_chosen(excerpt, pipeline):
-    model = Model(pipeline, paper_sampling(2, candidates=3))
-    for estimate, first in zip(model.estimate([excerpt, excerpt]), (0, 3), strict=True):
-        rows = model.engine.kept[first : first + 3]
+def test_the_rest_is_of_the_candidate_that_was_chosen(excerpt, pipeline, monkeypatch):
+    kept, best = [], pipeline._best
+
+    def spy(task, song, prompt, rows, callback):
+        kept.append(rows)
+        return best(task, song, prompt, rows, callback)
+
+    monkeypatch.setattr(pipeline, "_best", spy)
+    model = Model(pipeline, Sampling(2, candidates=3))
+    for estimate, rows in zip(model.estimate([excerpt, excerpt]), kept, strict=True):
         pairs = [
-            [model.engine.decode(row[t], 8000) for t in (Track.SOURCE, Track.SUBMIXTURE)]
+            [pipeline.decode(row[t], 8000) for t in (Track.SOURCE, Track.SUBMIXTURE)]
             for row in rows
         ]
         (rest,) = [u for s, u in pairs if np.allclose(s, estimate.audio, atol=1e-6)]
@@ -103,7 +111,7 @@ def test_the_rest_is_of_the_candidate_that_was_chosen(excerpt, pipeline):
 def test_the_rest_is_silent_where_the_mixture_is(excerpt, pipeline):
     mixture = excerpt.mixture.copy()
     mixture[:, 3000:] = 0
-    (made,) = Model(pipeline, paper_sampling(2)).estimate(
+    (made,) = Model(pipeline, Sampling(2)).estimate(
         [replace(excerpt, given=mixture, mixture=mixture)]
     )
     assert made.rest[:, :3000].any() and not made.rest[:, 3000:].any()
@@ -111,11 +119,14 @@ def test_the_rest_is_silent_where_the_mixture_is(excerpt, pipeline):
 
 def test_only_what_makes_both_parts_unchanged_has_a_rest(excerpt, pipeline):
     changed = [{"refine": "mask"}, {"refine": "auto"}, {"gate": True}]
-    models = [Model(pipeline, paper_sampling(2, **options)) for options in changed]
+    models = [
+        Model(pipeline, Sampling(2), finish=Finish(**{"refine": "none", "gate": False} | options))
+        for options in changed
+    ]
     for system in (Mixture(), RatioMask(), *models):
         assert system.estimate([excerpt])[0].rest is None
     adding = replace(excerpt, segment=replace(excerpt.segment, task="add"))
-    for system in (Model(pipeline, paper_sampling(2)), RoundTrip(pipeline)):
+    for system in (Model(pipeline, Sampling(2)), RoundTrip(pipeline)):
         assert system.estimate([adding])[0].rest is None
 
 

@@ -9,13 +9,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from mge_plugin.inference.denoiser import denoise_tracks
 from mge_plugin.inference.sampling import linear_schedule
 from mge_plugin.models.autoencoder import decode_tracks, encode_tracks
 from mge_plugin.models.given import Given
 from mge_plugin.models.noise import V, per_track
 from mge_plugin.tracks import Track, pack, unpack
 from mge_plugin.training.objective import LossWeights, loss_weights, track_losses, weighted_mean
+from tests.denoise import denoise_tracks
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}

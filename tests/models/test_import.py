@@ -10,7 +10,6 @@ from stable_audio_tools.models.utils import load_ckpt_state_dict
 from torch.testing import assert_close
 
 from mge_plugin.check import check_model
-from mge_plugin.inference.denoiser import denoise_tracks
 from mge_plugin.inference.sampling import linear_schedule
 from mge_plugin.models import checkpoints as official
 from mge_plugin.models.autoencoder import decode_tracks, encode_tracks
@@ -26,6 +25,7 @@ from mge_plugin.models.published import (
     write_weights,
 )
 from mge_plugin.tracks import Track, pack, unpack
+from tests.denoise import denoise_tracks
 from tests.models.published import (
     GOLDEN,
     PREFIX,

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mge_plugin.inference.denoiser import denoise_tracks
 from mge_plugin.inference.pipeline import Pipeline
 from mge_plugin.inference.request import Sampling
 from mge_plugin.inference.sampling import linear_schedule
@@ -17,6 +16,7 @@ from mge_plugin.models.dit import TimestepFeatures
 from mge_plugin.models.given import Given
 from mge_plugin.models.mge import create_mge_model
 from mge_plugin.tracks import Track, unpack
+from tests.denoise import denoise_tracks
 
 CONFIGS = Path(__file__).parents[2] / "model_configs"
 

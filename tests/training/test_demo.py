@@ -16,9 +16,9 @@ from stable_audio_tools.training import (
 )
 from torch.testing import assert_close
 
-from mge_plugin.inference.request import TASKS
 from mge_plugin.inference.sampling import linear_schedule
 from mge_plugin.report.pictures import PANEL_HEIGHT, TITLE_HEIGHT
+from mge_plugin.tracks import TASKS
 from mge_plugin.training import demo
 from mge_plugin.training import demo as demo_items
 

@@ -12,8 +12,8 @@ from stable_audio_tools.training import (
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mge_plugin.data.audio import write_wav
-from mge_plugin.inference.request import TASKS
 from mge_plugin.report.pictures import spectrogram_panels_png
+from mge_plugin.tracks import TASKS
 from mge_plugin.training.demo import show_demo
 
 RATE = 16000
