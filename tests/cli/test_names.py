@@ -8,7 +8,6 @@ import pytest
 from mge_plugin.cli.jobs import Entry, NewLine, new_jobs, song_jobs
 from mge_plugin.cli.tasks import Asked
 from mge_plugin.files import distinct_paths, output_name
-from mge_plugin.inference.finish import source_names
 
 OUT = Path("out")
 
@@ -97,14 +96,6 @@ def test_no_two_results_have_one_name(entries):
     names = bases(entries, "bass")
     assert len({name.casefold() for name in names}) == 2
     assert names == bases(entries[::-1], "bass")[::-1]  # whatever the order
-
-
-def test_files_of_different_results_differ_whatever_the_prompts():
-    """A track's name is never the end of another's after an underscore."""
-    made = ("residual", "mixture", "submixture", "removed")
-    ends = {f"_{track}" for track in (*source_names(1), *source_names(12), *made)}
-    for end in ends:
-        assert not any(other != end and other.endswith(end) for other in ends)
 
 
 def test_what_is_asked_twice_is_made_once(capsys):

@@ -11,9 +11,9 @@ from mge_plugin.cli import options
 from mge_plugin.cli import tasks as asked
 from mge_plugin.cli.app import span
 from mge_plugin.inference.pipeline import DTYPES
-from mge_plugin.inference.request import TASKS, Result, Sampling
-from mge_plugin.inference.sampling import SAMPLERS, sampler_names
-from mge_plugin.tracks import Track
+from mge_plugin.inference.request import Result
+from mge_plugin.inference.sampling import sampler_names
+from mge_plugin.tracks import TASKS, Track
 
 NO_GATE = "--no-gate"
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
@@ -35,9 +35,9 @@ def recorded(monkeypatch):
         return [Result({"source": np.zeros((1, 9), np.float32)}, 9, {"tracks": {}})]
 
     pipeline = SimpleNamespace(
-        engine=SimpleNamespace(hears=True),
+        supports_audio=True,
         model=SimpleNamespace(diffusion_objective="v"),
-        steps=lambda *_: 1,
+        steps=lambda _: 1,
         run=run,
     )
     monkeypatch.setattr("mge_plugin.inference.pipeline.load", lambda *_: pipeline)
@@ -196,16 +196,13 @@ def test_all_that_is_asked_arrives(task, recorded, song):
 
 
 def test_the_options_of_the_command_line_are_those_of_the_tasks():
-    found = options.ExtractOptions()
-    assert options.SamplingOptions().sampling(**vars(found)) == Sampling()
-    assert tuple(SAMPLERS) == options.OUR_SAMPLERS
     for objective, names in options.SAT_SAMPLERS.items():
         assert sampler_names(objective) == (*options.OUR_SAMPLERS, *names)
         assert set(names) <= set(options.SAMPLERS)
     assert ("auto", *DTYPES) == options.DTYPES
     assert tuple(track.label for track in Track) == asked.TRACKS
     prompted = {name: task.prompted.label for name, task in TASKS.items()}
-    assert prompted | {"replace": "source"} == asked.PROMPTED
+    assert prompted == asked.PROMPTED
     assert set(asked.SEVERAL) == {name for name, task in TASKS.items() if task.several}
 
 

@@ -27,7 +27,7 @@ OPEN, RAW = Finish(gate=False), Finish("none", gate=False)
 
 @pytest.fixture
 def calls(pipeline, monkeypatch):
-    """Every batch that was sampled: the task, its (song, prompt, seed) rows, given latents, result."""
+    """Every sampled batch: the task, its (song, prompt, seed) rows, given latents, latents."""
     calls, denoise = [], pipeline._denoise
 
     def spy(task, rows, sampling, callback):
