@@ -187,6 +187,7 @@ def _decode(
 
 
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
+_LOUDNESS_BLOCK = 0.4  # seconds
 _CANCELS = 0.1  # share of the power of independent channels' mean below which a mean is cancelled
 _GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
 BLOCK = 65_536  # samples decoded at a time where only their number counts
@@ -329,6 +330,19 @@ def rms_db(audio: np.ndarray) -> float:
     """Level over all channels in dBFS; -inf for silence."""
     power = float(np.mean(np.square(audio, dtype=np.float64))) if audio.size else 0.0
     return 10 * np.log10(power) if power > 0 else -np.inf
+
+
+def loudness_db(audio: np.ndarray, sample_rate: int) -> float:
+    """Level of the loud part of (channels, samples) in dBFS; -inf for silence.
+
+    The mean power of the blocks of 0.4 s that are within 20 dB of the loudest, so pauses do not
+    count. Unlike LUFS it has no absolute threshold: a gain of g dB changes it by exactly g.
+    """
+    size = max(1, min(audio.shape[1], round(_LOUDNESS_BLOCK * sample_rate)))
+    blocks = audio[:, : audio.shape[1] // size * size].reshape(len(audio), -1, size)
+    powers = np.square(blocks, dtype=np.float64).mean(axis=(0, 2))
+    peak = powers.max(initial=0.0)
+    return 10 * np.log10(powers[powers >= peak / 100].mean()) if peak > 0 else -np.inf
 
 
 @contextmanager

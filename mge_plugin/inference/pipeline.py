@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from mge_plugin.check import check_model
 from mge_plugin.config import ConfigError, read_json
-from mge_plugin.data.audio import fit_length, resample, rms_db, to_channels
+from mge_plugin.data.audio import fit_length, loudness_db, resample, rms_db, to_channels
 from mge_plugin.inference.denoiser import Batch, denoise
 from mge_plugin.inference.finish import gate, refine, refine_blocks, splice
 from mge_plugin.inference.presence import agreement, presence, sounding
@@ -66,6 +66,7 @@ class _Song:
     sampling: Sampling
     samples: int
     seed: int
+    gain: float = 1.0  # of the audio, to the level that the model is trained on
     total: np.ndarray | None = None  # (channels, samples), given and sampled together
     given: Tensor | None = None  # latents (c, n)
     sounding: Sequence[bool] | None = None  # which windows are sampled; None is all
@@ -94,8 +95,10 @@ class Pipeline:
         channels: int,
         device: str,
         sampling: Sampling | None = None,
+        input_level: float | None = None,
     ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
+        self.input_level = input_level  # dBFS of the audio in training; None: levels are kept
         self.channels, self.device = channels, device
         self.sampling = sampling or Sampling()
         self._codec = Codec(model.pretransform, model.sample_rate)
@@ -389,24 +392,35 @@ class Pipeline:
         own = request.sampling or self.sampling
         seed = own.seed if request.seed is None else request.seed
         song = _Song(request, replace(sampling, seed=own.seed), self._length(request), seed)
+        song.gain = self._gain(request)
         if request.audio is not None:
-            song.total = self._at_model(request.audio)
+            song.total = self._at_model(request.audio, song.gain)
             song.given = self.encode(song.total)
             if request.info.given is Track.MIXTURE:  # silence has no sources
                 song.sounding = [bool(piece.any()) for piece in self._by_window(song.total)]
         if request.keep is not None:
-            kept = self.encode(fit_length(self._at_model(request.keep.audio), song.samples))
+            kept = self.encode(
+                fit_length(self._at_model(request.keep.audio, song.gain), song.samples)
+            )
             song.keep = (kept, self._frames_to_keep(request.keep, song.samples))
         if request.init is not None:
-            audio = fit_length(self._at_model(request.init.audio), song.samples)
+            audio = fit_length(self._at_model(request.init.audio, song.gain), song.samples)
             tracks = _all_tracks(request.info, audio, song.total)
             song.init = torch.stack([self.encode(tracks[track]) for track in Track])
         return song
 
-    def _at_model(self, audio: Any) -> np.ndarray:
-        """Audio at the model's rate and channels."""
+    def _gain(self, request: Request) -> float:
+        """Factor that brings the request's audio to the level that the model is trained on."""
+        if self.input_level is None or request.like is None:
+            return 1.0
+        samples = to_channels(request.like.samples, self.channels)
+        level = loudness_db(samples, request.like.sample_rate)
+        return 10 ** ((self.input_level - level) / 20) if np.isfinite(level) else 1.0
+
+    def _at_model(self, audio: Any, gain: float) -> np.ndarray:
+        """Audio at the model's rate, channels and level."""
         samples = to_channels(audio.samples, self.channels)
-        return resample(samples, audio.sample_rate, self.sample_rate)
+        return np.float32(gain) * resample(samples, audio.sample_rate, self.sample_rate)
 
     def _frames_to_keep(self, keep: Keep, samples: int) -> Tensor:
         """1 for the frames outside every span that is generated again; (n,)."""
@@ -637,7 +651,7 @@ class Pipeline:
         like = song.request.like
         if like is None:
             return audio
-        audio = resample(audio, self.sample_rate, like.sample_rate)
+        audio = resample(audio, self.sample_rate, like.sample_rate) / np.float32(song.gain)
         return to_channels(fit_length(audio, like.samples.shape[1]), len(like.samples))
 
     def _result(self, song: _Song, audio: dict[str, np.ndarray]) -> Result:
@@ -752,7 +766,8 @@ def load(
     model = create_mge_model(config)
     load_weights(model, ckpt)
     channels = config.get("audio_channels", 2)
-    pipeline = Pipeline(model, config["sample_size"], channels, device, sampling)
+    level = config.get("input_level")
+    pipeline = Pipeline(model, config["sample_size"], channels, device, sampling, level)
     pipeline.model.model.to(precision)
     if compiled:
         mode = "reduce-overhead" if device.startswith("cuda") else None

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from mge_plugin.data.audio import (
     audio_info,
     fit_length,
+    loudness_db,
     read_audio,
     read_window,
     resample,
@@ -136,6 +137,17 @@ def test_levels_are_rms_in_dbfs():
     assert rms_db(np.ones((2, 10))) == 0
     assert rms_db(np.full((1, 10), 0.1)) == pytest.approx(-20)
     assert rms_db(np.zeros((1, 10))) == -np.inf == rms_db(np.zeros((1, 0)))
+
+
+def test_loudness_leaves_out_pauses_and_follows_every_gain():
+    tone = _sine(440, RATE, 4.0).astype(np.float32)
+    paused = np.concatenate([tone, np.zeros((1, 8 * RATE), np.float32)], axis=1)
+    level = 20 * np.log10(0.5) - 3.01
+    assert loudness_db(tone, RATE) == pytest.approx(level, abs=0.05)
+    assert loudness_db(paused, RATE) == pytest.approx(level, abs=0.05)
+    assert loudness_db(1e-4 * paused, RATE) == pytest.approx(level - 80, abs=0.05)
+    assert loudness_db(tone[:, :10], RATE) > -20
+    assert loudness_db(np.zeros((2, 100), np.float32), RATE) == -np.inf
 
 
 def test_writing_keeps_levels_above_full_scale(tmp_path):

@@ -262,6 +262,24 @@ def test_without_guidance_a_negative_prompt_changes_nothing(pipeline, noise):
     assert_allclose(made[0].audio["bass"], made[1].audio["bass"], atol=1e-6)
 
 
+@pytest.mark.parametrize("task", ["extract", "add", "accompany"])
+@pytest.mark.parametrize("gain", [0.01, 4.0])
+def test_results_scale_with_the_input(model, noise, task, gain):
+    leveled = Pipeline(model, WINDOW, 1, "cpu", input_level=-19.0)
+    song = noise(WINDOW + 500)
+
+    def run(samples):
+        options = {"finish": Finish("none", gate=False)} if task == "extract" else {}
+        request = Request(task, ["bass"], (samples, RATE), sampling=QUICK, **options)
+        return leveled.run([request])[0].audio
+
+    one, other = run(song), run(np.float32(gain) * song)
+    for name, audio in one.items():
+        assert_allclose(
+            other[name], gain * audio, atol=1e-4 * gain * abs(audio).max(), err_msg=name
+        )
+
+
 @pytest.mark.parametrize("refine", ["mask", "none"])
 def test_silence_stays_silence(pipeline, refine):
     silence = np.zeros((2, 9000), np.float32)
