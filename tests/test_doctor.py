@@ -69,7 +69,7 @@ def test_versions_that_were_tested_are_no_problem(quick, monkeypatch):
         assert findings()["stable-audio-tools"] == doctor.Finding("stable-audio-tools", version)
 
 
-def test_other_versions_are_told_with_those_that_were(quick, monkeypatch):
+def test_other_versions_are_a_problem_that_names_the_tested_ones(quick, monkeypatch):
     monkeypatch.setattr(upstream, "sat_version", lambda: "0.0.99")
     monkeypatch.setattr("platform.python_version", lambda: "3.100.1")
     found = findings()
@@ -77,7 +77,7 @@ def test_other_versions_are_told_with_those_that_were(quick, monkeypatch):
     assert found["Python"].problem == "tested with Python 3.10 and 3.11"
 
 
-def test_what_is_not_installed_is_told_with_the_remedy(quick, monkeypatch):
+def test_missing_packages_are_reported_with_the_remedy(quick, monkeypatch):
     monkeypatch.setattr(upstream, "sat_version", lambda: None)
     monkeypatch.setattr(doctor, "_version", lambda package: None)
     monkeypatch.setattr(doctor, "RENDERERS", ("mido", "no_such_module"))

@@ -2,8 +2,8 @@
 
     python tools/write_model_configs.py
 
-stable-audio-tools reads whole files, so each variant is one; what makes it a variant is the table
-below, and a test holds the files to it.
+stable-audio-tools reads whole files, so each variant is a complete file. The table below has its
+differences, and a test compares the files with it.
 """
 
 import copy
@@ -74,7 +74,7 @@ def variant(name: str) -> dict[str, Any]:
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with the values at some dotted keys replaced; a key that is not there raises."""
+    """A copy with the values at some dotted keys replaced; a missing key raises KeyError."""
     config = copy.deepcopy(dict(config))
     for path, value in changes.items():
         *parents, key = path.split(".")
@@ -82,7 +82,7 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         for parent in parents:
             section = section[parent]
         if key not in section:
-            raise KeyError(f"{path}: not in the config that is varied")
+            raise KeyError(f"{path}: not in the base config")
         section[key] = value
     return config
 

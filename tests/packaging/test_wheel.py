@@ -1,4 +1,4 @@
-"""What a wheel of the plugin holds."""
+"""The content of the wheel."""
 
 import configparser
 import subprocess
