@@ -121,8 +121,8 @@ def spectral_distance(estimate: np.ndarray, reference: np.ndarray) -> float:
     to 7); 0 is equal.
     """
     _check_length(estimate, reference)
-    pair = [to_channels(audio, 1)[0] for audio in (estimate, reference)]
-    return float(np.mean([_distance(*pair, size) for size in _FFT_SIZES]))
+    found, true = (to_channels(audio, 1)[0] for audio in (estimate, reference))
+    return float(np.mean([_distance(found, true, size) for size in _FFT_SIZES]))
 
 
 def _distance(estimate: np.ndarray, reference: np.ndarray, size: int) -> float:

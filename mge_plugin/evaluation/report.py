@@ -81,7 +81,7 @@ def table(scored: Sequence[Scored], metric: str) -> dict[str, dict[str, Cell]]:
 
 def cell(scored: Sequence[Scored], metric: str) -> Cell:
     """The mean of one metric; failed and silent estimates are counted."""
-    valued = [(s.scores[metric], s) for s in scored if s.scores.get(metric) is not None]
+    valued = [(v, s) for s in scored if (v := s.scores.get(metric)) is not None]
     values = [value for value, _ in valued]
     songs = [f"{s.segment.corpus}/{s.segment.song}" for _, s in valued]
     failed = sum(s.failed is not None for s in scored)
@@ -183,24 +183,22 @@ def _distribution(scored: Sequence[Scored]) -> list[Section]:
 
 def _examples(out: Path, scored: Sequence[Scored]) -> list[Section]:
     """Players of the model's best and worst segments beside the reference."""
-    own = [s for s in scored if s.system == "model" and "log_mel_l1" in s.scores]
-    own.sort(key=lambda s: s.scores["log_mel_l1"])
+    model = [s for s in scored if s.system == "model" and s.failed is None]
+    valued = [(v, s) for s in model if (v := s.scores.get("log_mel_l1")) is not None]
+    own = [s for _, s in sorted(valued, key=lambda pair: pair[0])]
     if not own:
-        own = [s for s in scored if s.system == "model" and s.failed is None][:_EXAMPLES]
-        return [_players(out, "Examples", own)] if own else []
-    return [_players(out, "Best", own[:_EXAMPLES]), _players(out, "Worst", own[-_EXAMPLES:][::-1])]
+        return [_players(out, "Example", s) for s in model[:_EXAMPLES]]
+    best = [_players(out, "Best", s) for s in own[:_EXAMPLES]]
+    return best + [_players(out, "Worst", s) for s in own[: -_EXAMPLES - 1 : -1]]
 
 
-def _players(out: Path, title: str, chosen: Sequence[Scored]) -> Section:
-    clips = []
-    for s in chosen:
-        figure = s.scores.get("log_mel_l1")
-        caption = s.segment.id + ("" if figure is None else f", Log-Mel L1 {figure:.2f}")
-        for name in ("model", REFERENCE):
-            path = audio_path(out, name, s.segment)
-            if path.is_file():
-                clips.append(Clip(f"{s.segment.group}: {name}", caption, *read_audio(path)))
-    return Section(title, "", clips)
+def _players(out: Path, title: str, scored: Scored) -> Section:
+    """The model's audio of a segment beside the reference, in one mixer."""
+    value = scored.scores.get("log_mel_l1")
+    caption = "" if value is None else f"Log-Mel L1 {value:.2f}"
+    paths = {name: audio_path(out, name, scored.segment) for name in ("model", REFERENCE)}
+    clips = [Clip(n, caption, *read_audio(path)) for n, path in paths.items() if path.is_file()]
+    return Section(f"{title}: {scored.segment.group}", scored.segment.id, clips)
 
 
 def _csv(scored: Sequence[Scored]) -> str:

@@ -142,8 +142,9 @@ class Evaluation:
             for first in range(0, len(left), self.batch):
                 batch = left[first : first + self.batch]
                 for scored in self._score(system, batch):
-                    line = {"key": key, "segment": scored.segment.id, "failed": scored.failed}
-                    line |= {"scores": dict(scored.scores), "silent": scored.silent}
+                    line: dict[str, Any] = {"key": key, "segment": scored.segment.id}
+                    line |= {"failed": scored.failed, "silent": scored.silent}
+                    line |= {"scores": dict(scored.scores)}
                     file.write(json.dumps(line, allow_nan=False) + "\n")
                 file.flush()
                 bar.update(len(batch))

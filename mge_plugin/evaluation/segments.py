@@ -109,7 +109,7 @@ def draw_segments(
         )
     name = "rest" if (task, given) == ("add", "rest") else task
     drawing = {"extract": _extract, "add": _add, "rest": _rest}.get(name, _whole)
-    segments = []
+    segments: list[Segment] = []
     for corpus in corpora:
         rng = np.random.default_rng(seed)
         segments += drawing(_Drawing(task, corpus, form, labels, count, rng))
@@ -250,7 +250,7 @@ def _windows(
             last = max(0, song.samples(form.sample_rate) - form.samples)
             start = int(rng.integers(last + 1))
             stems = [s for s in song.stems if labels is None or s.label in labels]
-            total = sum(stem_window(stem, start, form) for stem in stems)
+            total = np.sum([stem_window(stem, start, form) for stem in stems], axis=0)
             if rms_db(total) > form.silence_db:
                 yield song, start
                 break
