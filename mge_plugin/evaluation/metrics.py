@@ -318,7 +318,7 @@ class MelStatistics:
         return np.stack([np.concatenate([p.mean(axis=1), p.std(axis=1)]) for p in pieces])
 
 
-EMBEDDINGS = ("vggish", "vggish-relu", "clap", "mel")
+_EMBEDDINGS = ("vggish", "vggish-relu", "clap", "mel")
 
 
 def open_embedding(name: str, weights: Path | None, model: Any, device: str) -> Embedding:
@@ -337,7 +337,7 @@ def open_embedding(name: str, weights: Path | None, model: Any, device: str) -> 
         if embedding is None:
             raise ConfigError("embedding clap: the model's conditioner embeds texts only")
         return embedding
-    raise ConfigError(f"embedding: expected one of {', '.join(EMBEDDINGS)}, found {name!r}")
+    raise ConfigError(f"embedding: expected one of {', '.join(_EMBEDDINGS)}, found {name!r}")
 
 
 def _load(network: nn.Module, weights: Path) -> None:

@@ -6,12 +6,14 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.corpora.verify import index_config
 from mge_plugin.data.latents.encode import Ranks
 from mge_plugin.data.triplets import Format
+from mge_plugin.evaluation import systems
 from mge_plugin.evaluation.metrics import ConditionerEmbedding, open_embedding
 from mge_plugin.evaluation.report import write_report
 from mge_plugin.evaluation.run import Evaluation, collect, fad_table
@@ -22,19 +24,6 @@ from mge_plugin.evaluation.segments import (
     draw_segments,
     load_segments,
     save_segments,
-)
-from mge_plugin.evaluation.systems import (
-    RAW,
-    Demucs,
-    Estimates,
-    Mixture,
-    Model,
-    OtherStem,
-    RatioMask,
-    RoundTrip,
-    Silence,
-    System,
-    open_demucs,
 )
 from mge_plugin.files import checkpoint_fingerprint, file_stem
 from mge_plugin.inference.pipeline import Pipeline
@@ -81,7 +70,7 @@ class Protocol:
 
     def run(self, pipeline: Pipeline, ckpt: Path, sampling: Sampling) -> Path | None:
         """Score everything; rank 0 writes the page when all ranks' scores are there."""
-        demucs = None if self.demucs is None else open_demucs(self.demucs, pipeline.device)
+        demucs = None if self.demucs is None else systems.open_demucs(self.demucs, pipeline.device)
         embedding = None
         if self.embedding != "none" and self.task in _WITH_FAD:
             embedding = open_embedding(
@@ -91,20 +80,21 @@ class Protocol:
         segments = self._segments(corpora, pipeline)
         if embedding is not None:
             _check_groups(segments)
-        systems = self._systems(pipeline, sampling, segments, corpora, demucs)
+        scored_systems = self._systems(pipeline, sampling, segments, corpora, demucs)
         clap = ConditionerEmbedding.of(pipeline.model, pipeline.device)
         ranks = Ranks.of(os.environ)
         shape = (pipeline.channels, self.batch, ranks.rank, ranks.world)
         evaluation = Evaluation(
             self.out, segments, corpora, *shape, None if self.unconditional else clap
         )
-        key = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": asdict(sampling) | asdict(RAW)}
+        options = asdict(sampling) | asdict(systems.RAW)
+        key: dict[str, Any] = {"ckpt": checkpoint_fingerprint(ckpt), "sampling": options}
         key |= {"unconditional": True} if self.unconditional else {}
-        evaluation.run(systems, json.dumps(key, sort_keys=True))
+        evaluation.run(scored_systems, json.dumps(key, sort_keys=True))
         if ranks.rank:
             return None
         scored = collect(self.out, segments)
-        if missing := len(segments) * len(systems) - len(scored):
+        if missing := len(segments) * len(scored_systems) - len(scored):
             logger.warning("%d scores are missing: other ranks are still running", missing)
         fad = {} if embedding is None else fad_table(self.out, scored, embedding)
         facts = self._facts(ckpt, sampling, segments, evaluation.clap, demucs)
@@ -127,12 +117,9 @@ class Protocol:
             if other := {s.task for s in segments} - {self.task}:
                 raise ConfigError(f"{file}: task: expected {self.task}, found {', '.join(other)}")
         else:
-            samples = (
-                pipeline.window
-                if self.seconds is None
-                else round(self.seconds * pipeline.sample_rate)
-            )
-            form = Format(pipeline.sample_rate, samples, pipeline.channels)
+            rate, seconds = pipeline.sample_rate, self.seconds
+            samples = pipeline.window if seconds is None else round(seconds * rate)
+            form = Format(rate, samples, pipeline.channels)
             drawing = (self.labels, self.count, self.seed, self.given)
             segments = draw_segments(self.task, corpora, form, *drawing)
         if self.segments_file is not None or not path.is_file():
@@ -145,22 +132,22 @@ class Protocol:
         sampling: Sampling,
         segments: list[Segment],
         corpora: list[Corpus],
-        demucs: Demucs | None,
-    ) -> list[System]:
+        demucs: systems.Demucs | None,
+    ) -> list[systems.System]:
         """The model, then the floors and ceilings of the task, then other systems."""
-        systems: list[System] = [Model(pipeline, sampling, self.unconditional)]
-        if self.task == "extract":
-            systems += [Mixture(), Silence(), RoundTrip(pipeline), RatioMask()]
-        elif self.task == "add":
-            systems += [Silence(), OtherStem(segments, corpora), RoundTrip(pipeline)]
-        else:
-            systems += [RoundTrip(pipeline)]
-        systems += [Estimates(folder) for folder in self.estimates]
-        systems += [] if demucs is None else [demucs]
-        names = Counter(file_stem(system.name) for system in systems)
+        trip = systems.RoundTrip(pipeline)
+        bounds: dict[str, list[systems.System]] = {
+            "extract": [systems.Mixture(), systems.Silence(), trip, systems.RatioMask()],
+            "add": [systems.Silence(), systems.OtherStem(segments, corpora), trip],
+        }
+        found: list[systems.System] = [systems.Model(pipeline, sampling, self.unconditional)]
+        found += bounds.get(self.task, [trip])
+        found += [systems.Estimates(folder) for folder in self.estimates]
+        found += [] if demucs is None else [demucs]
+        names = Counter(file_stem(system.name) for system in found)
         if twice := sorted(name for name, count in names.items() if count > 1):
             raise ConfigError(f"estimates: every folder needs its own name, found {twice} twice")
-        return systems
+        return found
 
     def _facts(
         self,
@@ -168,7 +155,7 @@ class Protocol:
         sampling: Sampling,
         segments: list[Segment],
         clap: ConditionerEmbedding | None,
-        demucs: Demucs | None,
+        demucs: systems.Demucs | None,
     ) -> dict[str, str]:
         facts = {
             "Task": self.task,

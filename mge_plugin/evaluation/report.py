@@ -98,7 +98,7 @@ def _average(own: Sequence[Scored], cells: Mapping[str, Cell], metric: str) -> C
     return Cell(mean, low, high, whole.count, whole.failed, whole.silent)
 
 
-def quantiles(scored: Sequence[Scored], metric: str) -> dict[str, list[float]]:
+def _quantiles(scored: Sequence[Scored], metric: str) -> dict[str, list[float]]:
     """By group: the 5, 25, 50, 75 and 95 % quantiles."""
     values: dict[str, list[float]] = {}
     for s in scored:
@@ -172,7 +172,7 @@ def _fad_cell(found: Mapping[str, Any] | None) -> str:
 
 def _distribution(scored: Sequence[Scored]) -> list[Section]:
     """Quantiles of the model's Log-Mel L1."""
-    rows = quantiles([s for s in scored if s.system == "model"], "log_mel_l1")
+    rows = _quantiles([s for s in scored if s.system == "model"], "log_mel_l1")
     if not rows:
         return []
     columns = ["", "5 %", "25 %", "median", "75 %", "95 %"]

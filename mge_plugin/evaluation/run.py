@@ -21,19 +21,8 @@ from tqdm import tqdm
 from mge_plugin.data.audio import AudioError, read_audio, write_wav
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.songs import Song
-from mge_plugin.evaluation.metrics import (
-    SILENT_DB,
-    ConditionerEmbedding,
-    Embedding,
-    Gaussian,
-    frechet_distance,
-    level,
-    log_mel_l1,
-    sdr,
-    si_sar,
-    si_sdr,
-    spectral_distance,
-)
+from mge_plugin.evaluation import metrics
+from mge_plugin.evaluation.metrics import ConditionerEmbedding, Embedding, Gaussian, level
 from mge_plugin.evaluation.segments import Estimate, Excerpt, Segment, read_excerpt
 from mge_plugin.evaluation.systems import System
 from mge_plugin.files import file_stem
@@ -70,15 +59,15 @@ def _against_truth(excerpt: Excerpt, audio: np.ndarray) -> dict[str, float | Non
     """Metrics of extract and add, which have a true answer."""
     truth = excerpt.truth
     found: dict[str, float | None] = {
-        "log_mel_l1": log_mel_l1(audio, truth, excerpt.segment.sample_rate),
-        "spectral_distance": spectral_distance(audio, truth),
+        "log_mel_l1": metrics.log_mel_l1(audio, truth, excerpt.segment.sample_rate),
+        "spectral_distance": metrics.spectral_distance(audio, truth),
         "level_db": level(audio) - level(excerpt.mixture),
     }
     if excerpt.segment.task == "extract":
         ratios = {
-            "si_sdr": si_sdr(audio, truth),
-            "sdr": sdr(audio, truth),
-            "si_sar": si_sar(audio, truth, excerpt.mixture - truth),
+            "si_sdr": metrics.si_sdr(audio, truth),
+            "sdr": metrics.sdr(audio, truth),
+            "si_sar": metrics.si_sar(audio, truth, excerpt.mixture - truth),
         }
         found |= {name: _bounded(value) for name, value in ratios.items()}
     return found
@@ -169,7 +158,7 @@ class Evaluation:
                 yield Scored(system.name, excerpt.segment, failed=estimate)
                 continue
             self._save(system.name, excerpt, estimate.audio)
-            silent = not excerpt.segment.absent and level(estimate.audio) <= SILENT_DB
+            silent = not excerpt.segment.absent and level(estimate.audio) <= metrics.SILENT_DB
             scores = score(excerpt, estimate, self.clap)
             yield Scored(system.name, excerpt.segment, scores, silent=silent)
 
@@ -259,7 +248,7 @@ def fad_table(
             logger.warning("FAD: %s, %s: left out, needs 2 segments, found 1", system, group)
             continue
         pair = [_gaussian(out, name, segments, embedding) for name in (system, REFERENCE)]
-        distance = frechet_distance(*pair)
+        distance = metrics.frechet_distance(*pair)
         table.setdefault(system, {})[group] = distance | dict(embedding.facts)
     return table
 

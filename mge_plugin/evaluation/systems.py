@@ -16,20 +16,14 @@ from torch import Tensor
 from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.audio import AudioError, fit_length, read_audio, resample, to_channels
 from mge_plugin.data.corpora.index import Corpus
-from mge_plugin.evaluation.segments import (
-    Estimate,
-    Excerpt,
-    Segment,
-    read_excerpt,
-    segment_seed,
-)
+from mge_plugin.evaluation.segments import Estimate, Excerpt, Segment, read_excerpt, segment_seed
 from mge_plugin.files import checkpoint_fingerprint
 from mge_plugin.inference.pipeline import Pipeline
 from mge_plugin.inference.presence import sounding
-from mge_plugin.inference.request import Finish, Request, Result, Sampling
+from mge_plugin.inference.request import Audio, Finish, Request, Result, Sampling
 from mge_plugin.inference.sampling import check_sampler
-from mge_plugin.prompts import label_prompt
-from mge_plugin.tracks import Track
+from mge_plugin.prompts import label_prompt, track_prompts
+from mge_plugin.tracks import TASKS, Track
 
 
 class System(Protocol):
@@ -40,7 +34,7 @@ class System(Protocol):
     def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]: ...
 
 
-RAW = Finish(refine="none", gate=False)  # what the model made, unchanged
+RAW = Finish(refine="none", gate=False)  # the protocol's: the model's output as it is
 
 
 class Model:
@@ -67,18 +61,18 @@ class Model:
         ]
 
     def _request(self, excerpt: Excerpt) -> Request:
-        segment = excerpt.segment
+        segment, task = excerpt.segment, TASKS[excerpt.segment.task]
         prompts: list[str | None] = [label_prompt(segment.wanted)]
         if segment.task in ("add", "compose"):
             prompts = [label_prompt(label) for label in segment.wanted]
         elif self.unconditional:
             prompts = [None]
-        is_new = segment.task in ("generate", "compose")
+        given = task.given is not None
         return Request(
             segment.task,
-            prompts,
-            None if is_new else (excerpt.given, segment.sample_rate),
-            segment.samples / segment.sample_rate if is_new else None,
+            [track_prompts(prompt, task.prompted) for prompt in prompts],
+            Audio(excerpt.given, segment.sample_rate) if given else None,
+            None if given else segment.samples / segment.sample_rate,
             segment_seed(segment.id, self.sampling.seed),
             sampling=self.sampling,
             finish=self.finish,
@@ -237,8 +231,10 @@ def _in_form(audio: np.ndarray, sample_rate: int, excerpt: Excerpt) -> np.ndarra
 _EPS = 1e-8  # silence has no deviation to divide by
 # what demucs raises for weights that are absent, damaged, of another version or not to be fetched;
 # it ends the process where the package of quantised weights is missing
-_FAILURES = (RuntimeError, OSError, ImportError, LookupError, EOFError, ValueError, SystemExit)
-_FAILURES += (pickle.UnpicklingError, AssertionError)
+_FAILURES = (
+    *(RuntimeError, OSError, ImportError, LookupError, EOFError, ValueError, SystemExit),
+    *(pickle.UnpicklingError, AssertionError),
+)
 
 
 class Demucs:
