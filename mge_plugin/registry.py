@@ -120,15 +120,7 @@ HOOKS = (
         DIFFUSION_UI,
         "create_diffusion_cond_ui",
         is_our_model,
-        "mge_plugin.interface.ui:create_mge_ui",
-    ),
-    _Hook(
-        DIFFUSION_UI,
-        "generate_cond",
-        _is_our_loaded_model,
-        "mge_plugin.interface.generation_tab:generate_cond",
-        decides="model",
-        in_module=True,
+        "mge_plugin.interface.page:create_mge_ui",
     ),
 )
 

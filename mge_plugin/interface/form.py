@@ -1,189 +1,220 @@
-"""The left half of the Stems tab: what a user fills in, by the names that `form.job` reads.
+"""The left half of the Stems tab: its fields, and the request that they describe.
 
-What is filled in on the Stems tab, as a job for the pipeline.
+The fields of the options come from the declarations in `mge_plugin.inference.request`: label, help
+text, bounds and group of an option are written there once.
 """
 
-import inspect
+import dataclasses
 import random
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-import torch
 
 from mge_plugin.inference.pipeline import Pipeline
-from mge_plugin.inference.request import (
-    LONG_FORMS,
-    REFINEMENTS,
-    SCHEDULES,
-    Finish,
-    Keep,
-    Request,
-    Result,
-    Sampling,
-)
+from mge_plugin.inference.request import Finish, Keep, Request, Sampling
 from mge_plugin.inference.sampling import sampler_names
-from mge_plugin.interface import files
+from mge_plugin.interface.media import HIDDEN, PLAYER, read_upload
 from mge_plugin.prompts import Prompt, label_prompt
 from mge_plugin.tracks import TASKS
 
-MAX_SOURCES = 8  # rows for them on the page
-_RANDOM_SEEDS = 2**32
-_REPLACE = "replace"  # extract, then add: no task of the model's own
-NAMES = tuple(TASKS)
-# What the page asks for beside the prompts, and what the given audio is called there.
-_GIVEN = {name: task.given.label for name, task in TASKS.items() if task.given is not None}
-_LENGTH = ("generate", "compose")  # tasks for which a length is asked
 HELP = {
-    "generate": "Music from a text.",
-    "extract": "The sources that the prompts name, and the residual, out of a mixture.",
-    "add": "New sources, one after another, that go with a submixture.",
+    "generate": "New music from a text.",
+    "extract": "The sources that the prompts name, and the rest, from a mixture.",
+    "add": "New sources that fit a submixture, one after another.",
     "accompany": "The rest of the band for a source.",
-    "compose": "A song source by source, each fitting those before.",
-    _REPLACE: "Another instrument for one of a mixture.",
+    "compose": "A song, source by source, each fitting those before it.",
+    "replace": "Another instrument in place of one in a mixture.",
 }
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run that is ready to be made."""
-
-    requests: tuple[Request, ...]  # one
-
-    @property
-    def given(self) -> np.ndarray | None:
-        """The given audio."""
-        audio = self.requests[0].audio
-        return None if audio is None else audio.samples
-
-    def steps(self, pipeline: Pipeline) -> int:
-        """How far the callback will count."""
-        return pipeline.steps(self.requests)
-
-    def run(self, pipeline: Pipeline, callback: Callable[[Mapping[str, Any]], None]) -> Result:
-        """Make it."""
-        return pipeline.run(self.requests, callback)[0]
-
-
-def job(filled: Mapping[str, Any]) -> Job:
-    """Read the page's fields, by the names of `stems_tab`; ValueError says what is missing."""
-    task = filled["task"]
-    given = files.heard(filled["given"], "Given audio") if task in _GIVEN else None
-    if task in _GIVEN and given is None:
-        raise ValueError(f"{task}: needs the {_GIVEN[task]} as the given audio, found none")
-    new_prompt = (filled["new_prompt"] or "").strip() if task == _REPLACE else None
-    request = Request(
-        task,
-        _prompts(task, filled),
-        given,
-        (filled["seconds"] or None) if task in _LENGTH else None,
-        negative=(filled["negative"] or "").strip() or None,
-        keep=_keep(filled),
-        new_prompt=new_prompt,
-        sampling=sampling(filled),
-        finish=Finish(filled["refine"], bool(filled["gate"]), float(filled["gate_threshold"])),
-    )
-    return Job((request,))
-
-
-def sampling(filled: Mapping[str, Any]) -> Sampling:
-    """How to sample; seed -1 is a random one."""
-    seed = int(filled["seed"] if filled["seed"] is not None else -1)
-    return Sampling(
-        steps=int(filled["steps"]),
-        cfg_scale=float(filled["cfg_scale"]),
-        seed=random.SystemRandom().randrange(_RANDOM_SEEDS) if seed == -1 else seed,
-        window_batch=int(filled["window_batch"]),
-        sampler=filled["sampler"],
-        schedule=filled["schedule"],
-        eta=float(filled["eta"]),
-        resamplings=int(filled["resamplings"]),
-        cfg_interval=(float(filled["interval_from"]), float(filled["interval_to"])),
-        cfg_rescale=float(filled["cfg_rescale"]),
-        apg_scale=float(filled["apg_scale"]),
-        long_form=filled["long_form"],
-        candidates=int(filled["candidates"]),
-    )
-
-
-def _prompts(task: str, filled: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    """A prompt a line where a task takes several, else all lines as one; with the example."""
-    lines = [line.strip() for line in (filled["prompts"] or "").splitlines() if line.strip()]
-    if task != _REPLACE and not TASKS[task].several:
-        lines = [" ".join(lines)] if lines else []
-    if len(lines) > MAX_SOURCES:
-        raise ValueError(f"prompts: expected {MAX_SOURCES} lines at most, found {len(lines)}")
-    example = files.heard(filled["example"], "Audio example")
-    if example is None:
-        return tuple(lines) or ("",)
-    if len(lines) > 1:
-        raise ValueError(f"an audio example goes with one prompt, found {len(lines)} lines")
-    audio, sample_rate = example
-    prompt = {"audio": torch.from_numpy(audio), "sample_rate": sample_rate}
-    if lines:
-        prompt |= {"text": lines[0], "text_weight": float(filled["text_weight"])}
-    return (prompt,)
-
-
-def _keep(filled: Mapping[str, Any]) -> Keep | None:
-    """The track of which only some seconds are made anew."""
-    current = files.heard(filled["current"], "Current track")
-    if current is None:
-        return None
-    redo = (float(filled["redo_from"] or 0.0), float(filled["redo_to"] or 0.0))
-    return Keep(current, (redo,))
-
-
 # Labels of Slakh, MUSDB18 and MoisesDB that most songs have.
 _SUGGESTIONS = (
     "bass", "drums", "guitar", "piano", "strings", "vocals", "organ", "brass", "reed", "pipe",
     "synth lead", "synth pad", "chromatic percussion", "choir",
 )  # fmt: skip
-_PREVIEW_EVERY = 10  # steps
-_STEPS = 100
+_ALWAYS_VISIBLE = ("steps", "cfg_scale", "seed")
+_PREVIEW_EVERY = 5  # steps
+_RANDOM_SEEDS = 2**32
+EXAMPLE = Path(__file__).with_name("example.flac")  # ten seconds of MiniSlakh
 Fields = dict[str, gr.components.Component]
-# No button that would upload a sound to a hub: Gradio 6 and 5 have different arguments for it.
-_GRADIO_6 = "buttons" in inspect.signature(gr.Audio).parameters
-PLAYER = {"buttons": ["download"]} if _GRADIO_6 else {"show_share_button": False}
-PICTURE = {"buttons": ["fullscreen"]} if _GRADIO_6 else {"show_share_button": False}
-_WAVES = gr.WaveformOptions(show_recording_waveform=False)
+_OPTIONS = {field.name: field for cls in (Sampling, Finish) for field in dataclasses.fields(cls)}
+
+
+def presets(model_default: Sampling) -> dict[str, Sampling]:
+    """Sampling by name; the first is the model's own."""
+    scale = model_default.cfg_scale
+    return {
+        "model's default": model_default,
+        "fast": Sampling(steps=8, cfg_scale=scale),
+        "fine": Sampling(steps=50, cfg_scale=scale, candidates=4),
+        "paper": Sampling.paper(),
+    }
 
 
 def build(pipeline: Pipeline) -> Fields:
-    """All fields, with what they do to each other."""
+    """The fields above the Run button, by the names that `read_request` reads."""
     fields: Fields = {}
-    fields["task"] = gr.Radio(NAMES, value="extract", label="Task", elem_id="mge-task")
+    fields["task"] = gr.Radio(list(TASKS), value="extract", label="Task", elem_id="mge-task")
     explanation = gr.Markdown(HELP["extract"])
-    fields["given"] = _audio("Given audio: the mixture", "mge-given")
-    _prompts_fields(fields)
-    with gr.Accordion("Audio example", open=False, visible=pipeline.supports_audio):
-        fields["example"] = _audio("A sound like it", "mge-example")
-        fields["text_weight"] = gr.Slider(0, 1, 0.5, label="Weight of the text beside it")
+    fields["given"] = _audio(_given_label("extract"), "mge-given")
+    fields["songs"] = gr.File(
+        label="More songs, with the same prompts", file_count="multiple", file_types=["audio"],
+        type="filepath", height=90, elem_id="mge-songs",
+    )  # fmt: skip
+    fields["prompts"] = gr.Textbox(
+        label="Prompts, one per line", placeholder="The sound of the bass", lines=2,
+        elem_id="mge-prompts",
+    )  # fmt: skip
+    _suggest(fields["prompts"])
+    fields["new_prompt"] = gr.Textbox(
+        label="Prompt of the new instrument", visible=False, elem_id="mge-new-prompt"
+    )
     fields["seconds"] = gr.Number(
         None, label="Seconds", info="Empty: one window of the model", visible=False
     )
-    _sampling(fields, pipeline.model.diffusion_objective)
-    with gr.Accordion("Redo some seconds", open=False):
-        fields["current"] = _audio("Current track, of which the rest stays", "mge-current")
-        with gr.Row():
-            fields["redo_from"] = gr.Number(0, label="From (s)")
-            fields["redo_to"] = gr.Number(0, label="To (s)")
-    chosen = [explanation, *(fields[name] for name in ("given", "seconds", "new_prompt"))]
-    fields["task"].change(choose, [fields["task"]], chosen, show_progress="hidden")
+    names = list(presets(pipeline.sampling))
+    fields["preset"] = gr.Radio(names, value=names[0], label="Quality", elem_id="mge-preset")
+    chosen = [fields[name] for name in ("given", "songs", "seconds", "new_prompt")]
+    fields["task"].change(
+        _choose, [fields["task"]], [explanation, *chosen], show_progress="hidden", **HIDDEN
+    )
     return fields
 
 
-def choose(task: str) -> list:
-    """What a task needs to be asked."""
-    given = _GIVEN.get(task)
+def build_options(fields: Fields, pipeline: Pipeline) -> None:
+    """The fields below the Run button, folded."""
+    with gr.Accordion("Audio example", open=False, visible=pipeline.supports_audio):
+        fields["example"] = _audio("Audio that sounds like the source", "mge-example")
+        fields["text_weight"] = gr.Slider(0, 1, 0.5, label="Weight of the text beside it")
+    with gr.Accordion("Redo some seconds", open=False):
+        fields["current"] = _audio("Current track: its other seconds stay", "mge-current")
+        with gr.Row():
+            fields["redo_from"] = gr.Number(0, label="From (s)")
+            fields["redo_to"] = gr.Number(0, label="To (s)")
+    groups: dict[str, list[str]] = {}
+    for name, option in _OPTIONS.items():
+        groups.setdefault(option.metadata["group"], []).append(name)
+    for title, names in groups.items():
+        with gr.Accordion(title, open=False, elem_id=f"mge-group-{title.lower()}"), gr.Row():
+            for name in names:
+                fields[name] = _option_field(name, pipeline)
+            if title == "Guidance":
+                fields["negative"] = gr.Textbox(
+                    label="Negative prompt", placeholder="a prompt to stay away from"
+                )
+    with gr.Row():
+        fields["preview_every"] = gr.Number(
+            _PREVIEW_EVERY, precision=0, minimum=0, label="Preview every", info="steps; 0: never"
+        )
+    sampled = [field.name for field in dataclasses.fields(Sampling) if field.name != "seed"]
+    fields["preset"].change(
+        _presetter(presets(pipeline.sampling), sampled),
+        [fields["preset"]],
+        [fields[name] for name in sampled],
+        show_progress="hidden",
+        **HIDDEN,
+    )
+    for name, field in fields.items():
+        field.preprocess = _naming(name, field.preprocess)
+
+
+def read_request(values: Mapping[str, Any], song: str | None = None) -> Request:
+    """The request that the fields describe, of `song` or of the given audio."""
+    task = TASKS.get(values["task"])
+    if task is None:
+        raise ValueError(f"task: expected one of {', '.join(TASKS)}, found {values['task']!r}")
+    given = song or values["given"] if task.given is not None else None
+    return Request(
+        values["task"],
+        _prompts(values),
+        read_upload(given, "Given audio"),
+        (values["seconds"] or None) if task.has_length else None,
+        negative=(values["negative"] or "").strip() or None,
+        keep=_keep(values),
+        new_prompt=(values["new_prompt"] or "").strip() if task.new_prompt else None,
+        sampling=_read_options(Sampling, values),
+        finish=_read_options(Finish, values),
+    )
+
+
+def _read_options(cls: type, values: Mapping[str, Any]) -> Any:
+    """A dataclass of options from the fields of the same names."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    return cls(**{name: _read_option(name, values[name]) for name in names})
+
+
+def _read_option(name: str, value: Any) -> Any:
+    """A number, a text, or a tuple from "0 1"; the seed -1 is a random one."""
+    if name == "seed" and value in (-1, None):
+        return random.SystemRandom().randrange(_RANDOM_SEEDS)
+    if not _is_tuple(name) or not isinstance(value, str):
+        return value
+    try:
+        numbers = tuple(float(number) for number in re.split(r"[\s,]+", value.strip()))
+    except ValueError:
+        raise ValueError(f"{name}: expected numbers, found {value!r}") from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _is_tuple(name: str) -> bool:
+    return "tuple" in str(_OPTIONS[name].type)
+
+
+def _prompts(values: Mapping[str, Any]) -> list[Prompt]:
+    """One prompt per line if the task takes several, else all lines as one; and the example."""
+    lines = [line.strip() for line in (values["prompts"] or "").splitlines() if line.strip()]
+    if not TASKS[values["task"]].several:
+        lines = [" ".join(lines)] if lines else []
+    example = read_upload(values["example"], "Audio example")
+    if example is None:
+        return list(lines) or [""]
+    if len(lines) > 1:
+        raise ValueError(f"an audio example goes with one prompt, found {len(lines)} lines")
+    prompt = {"audio": example.samples, "sample_rate": example.sample_rate}
+    if lines:
+        prompt |= {"text": lines[0], "text_weight": float(values["text_weight"])}
+    return [prompt]
+
+
+def _keep(values: Mapping[str, Any]) -> Keep | None:
+    """The track of which only some seconds are generated again."""
+    current = read_upload(values["current"], "Current track")
+    if current is None:
+        return None
+    redo = (float(values["redo_from"] or 0.0), float(values["redo_to"] or 0.0))
+    return Keep(current, (redo,))
+
+
+def _choose(task: str) -> list:
+    """Show the fields that a task needs."""
+    info = TASKS[task]
     return [
         HELP[task],
-        gr.update(visible=given is not None, label=f"Given audio: the {given}"),
-        gr.update(visible=task in _LENGTH),
-        gr.update(visible=task == _REPLACE),
+        gr.update(visible=info.given is not None, label=_given_label(task)),
+        gr.update(visible=info.given is not None),
+        gr.update(visible=info.has_length),
+        gr.update(visible=info.new_prompt),
     ]
+
+
+def _given_label(task: str) -> str:
+    given = TASKS[task].given
+    return f"Given audio: the {given.label}" if given is not None else "Given audio"
+
+
+def _suggest(prompts: gr.Textbox) -> None:
+    """Buttons that add a line to the prompts."""
+    suggested = gr.Dataset(
+        components=[gr.Textbox(visible=False)],
+        samples=[[label] for label in _SUGGESTIONS],
+        samples_per_page=len(_SUGGESTIONS),
+        label="Suggestions",
+        elem_id="mge-suggestions",
+    )
+    suggested.click(
+        with_suggestion, [suggested, prompts], [prompts], show_progress="hidden", **HIDDEN
+    )
 
 
 def with_suggestion(label: str | list[str], prompts: str | None) -> str:
@@ -193,96 +224,72 @@ def with_suggestion(label: str | list[str], prompts: str | None) -> str:
     return "\n".join([*lines, label_prompt(label)])
 
 
+def _presetter(table: Mapping[str, Sampling], names: list[str]) -> Callable:
+    """A preset's name -> the values of the options."""
+
+    def values(preset: str) -> list:
+        return [_shown(name, getattr(table[preset], name)) for name in names]
+
+    return values
+
+
 def _audio(label: str, elem_id: str) -> gr.Audio:
+    waves = gr.WaveformOptions(show_recording_waveform=False)
     return gr.Audio(
-        label=label,
-        sources=["upload", "microphone"],
-        type="filepath",
-        elem_id=elem_id,
-        waveform_options=_WAVES,
-        **PLAYER,
-    )
+        label=label, sources=["upload", "microphone"], type="filepath", elem_id=elem_id,
+        waveform_options=waves, **PLAYER,
+    )  # fmt: skip
 
 
-def _prompts_fields(fields: Fields) -> None:
-    fields["prompts"] = gr.Textbox(
-        label="Prompts, one a line",
-        placeholder="The sound of the bass",
-        lines=2,
-        elem_id="mge-prompts",
-    )
-    suggested = gr.Dataset(
-        components=[gr.Textbox(visible=False)],
-        samples=[[label] for label in _SUGGESTIONS],
-        samples_per_page=len(_SUGGESTIONS),
-        label="Suggestions",
-        elem_id="mge-suggestions",
-    )
-    suggested.click(
-        with_suggestion, [suggested, fields["prompts"]], [fields["prompts"]], show_progress="hidden"
-    )
-    fields["new_prompt"] = gr.Textbox(
-        label="Prompt of the new instrument", visible=False, elem_id="mge-new-prompt"
-    )
-    fields["negative"] = gr.Textbox(
-        label="Negative prompt", placeholder="what to move away from", elem_id="mge-negative"
-    )
+def _option_field(name: str, pipeline: Pipeline) -> gr.components.Component:
+    """The component of an option: its default is the model's, the rest is its declaration."""
+    option, value = _OPTIONS[name], getattr(pipeline.sampling, name, _OPTIONS[name].default)
+    meta = option.metadata
+    words = {
+        "label": _label(name),
+        "info": meta["help"],
+        "elem_id": f"mge-{name}",
+        "min_width": 160,
+    }
+    choices = meta["choices"]
+    if name == "sampler":
+        choices, words["info"] = sampler_names(pipeline.model.diffusion_objective), None
+    if choices is not None:
+        kind = gr.Radio if len(choices) < 4 else gr.Dropdown
+        return kind(list(choices), value=value, **words)
+    if isinstance(option.default, bool):
+        return gr.Checkbox(value, **words)
+    if _is_tuple(name):
+        return gr.Textbox(_shown(name, value), **words)
+    if (meta["low"], meta["high"]) == (0, 1):
+        return gr.Slider(0, 1, value, **words)
+    if name == "seed":
+        return gr.Number(-1, precision=0, minimum=-1, **words | {"info": "-1: a random one"})
+    return gr.Number(value, precision=0, minimum=meta["low"], maximum=meta["high"], **words)
 
 
-def _sampling(fields: Fields, objective: str) -> None:
-    paper, finish = Sampling(), Finish()
-    with gr.Row():
-        fields["steps"] = gr.Slider(1, 500, _STEPS, step=1, label="Steps", elem_id="mge-steps")
-        fields["cfg_scale"] = gr.Slider(0, 25, paper.cfg_scale, step=0.1, label="Guidance")
-        fields["seed"] = gr.Number(-1, label="Seed (-1: random)", precision=0, elem_id="mge-seed")
-    with gr.Accordion("Sampler and guidance", open=False):
-        with gr.Row():
-            names = sampler_names(objective)
-            fields["sampler"] = gr.Dropdown(list(names), value=paper.sampler, label="Sampler")
-            fields["schedule"] = gr.Radio(
-                SCHEDULES,
-                value=paper.schedule,
-                label="Schedule",
-                info="stable-audio-tools' samplers have their own",
-            )
-            fields["eta"] = gr.Slider(0, 1, paper.eta, label="New noise of ddim")
-            fields["resamplings"] = gr.Number(
-                paper.resamplings, precision=0, minimum=1, label="Resamplings of repaint"
-            )
-        with gr.Row():
-            fields["interval_from"] = gr.Slider(0, 1, 0.0, label="Guidance from noise")
-            fields["interval_to"] = gr.Slider(0, 1, 1.0, label="to noise")
-            fields["cfg_rescale"] = gr.Slider(0, 1, paper.cfg_rescale, label="Rescale")
-            fields["apg_scale"] = gr.Slider(0, 1, paper.apg_scale, label="APG")
-    with gr.Accordion("Quality, silence and long songs", open=False, elem_id="mge-quality"):
-        _quality(fields, paper, finish)
+def _shown(name: str, value: Any) -> Any:
+    """An option's value as its field shows it."""
+    if isinstance(value, tuple):
+        return " ".join(f"{number:g}" for number in value)
+    return f"{value:g}" if _is_tuple(name) else value
 
 
-def _quality(fields: Fields, paper: Sampling, finish: Finish) -> None:
-    with gr.Row():
-        fields["candidates"] = gr.Number(
-            paper.candidates, precision=0, minimum=1, label="Candidates", info="the best is kept"
-        )
-        fields["refine"] = gr.Radio(
-            REFINEMENTS, value=finish.refine, label="Refine", info="filter the mixture"
-        )
-    with gr.Row():
-        fields["gate"] = gr.Checkbox(
-            finish.gate,
-            label="Gate",
-            info="A source that is not there is silent",
-            elem_id="mge-gate",
-        )
-        fields["gate_threshold"] = gr.Slider(
-            0, 1, finish.gate_threshold, label="Presence under which it is not there"
-        )
-    with gr.Row():
-        fields["long_form"] = gr.Radio(
-            LONG_FORMS, value=paper.long_form, label="Windows of a long song"
-        )
-        fields["window_batch"] = gr.Number(
-            paper.window_batch, precision=0, minimum=1, label="Windows at a time"
-        )
-        fields["preview_every"] = gr.Number(
-            _PREVIEW_EVERY, precision=0, minimum=0, label="Preview every", info="steps, 0: never"
-        )
+def _label(name: str) -> str:
+    words = name.replace("_", " ").capitalize()
+    return re.sub("^(Cfg|Apg)", lambda found: found[0].upper(), words)
+
+
+def _naming(name: str, preprocess: Callable) -> Callable:
+    """`preprocess` of a field, whose errors name the field; the API passes values of any type."""
+
+    def checked(payload: Any) -> Any:
+        try:
+            return preprocess(payload)
+        except gr.Error as error:
+            raise gr.Error(f"{name}: {error.message}", print_exception=False) from error
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            text = f"{name}: a value of the wrong type, {payload!r:.100}"
+            raise gr.Error(text, print_exception=False) from error
+
+    return checked

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 import torch
-from stable_audio_tools.interface.interfaces import diffusion_cond as sat
+from stable_audio_tools.interface import gradio as sat_gradio
 
 import mge_plugin
-from tests.cli.conftest import make_config
+from mge_plugin.interface.sessions import desk_of
 
 mge_plugin.install()
 
@@ -45,19 +45,36 @@ interface.launch(auth=(args.username, args.password) if args.username is not Non
 
 
 def tiny_model():
-    """Random weights that hear prompts."""
+    """Random weights; prompts have an effect."""
     from mge_plugin.models.mge import create_mge_model
 
     torch.manual_seed(0)
     model = create_mge_model(tiny_config())
-    for parameter in model.model.parameters():  # or its zeros make it deaf to prompts
+    for parameter in model.model.parameters():  # zeros would ignore prompts
         torch.nn.init.normal_(parameter, std=0.2)
     return model
 
 
 def tiny_config():
-    """A model config with which everything is quick."""
-    return make_config(4) | {"sample_size": WINDOW}
+    """The shipped tiny config with all sizes made smaller: frames of 256 samples."""
+    config = json.loads((ROOT / "model_configs" / "mge_dit_tiny.json").read_text())
+    model, autoencoder = config["model"], config["model"]["pretransform"]["config"]
+    blocks = {"channels": 8, "c_mults": [1, 2], "strides": [2, 4]}
+    autoencoder["encoder"]["config"] |= blocks | {"in_channels": 32, "latent_dim": 8}
+    autoencoder["decoder"]["config"] |= blocks | {"out_channels": 32, "latent_dim": 4}
+    autoencoder |= {"latent_dim": 4, "in_channels": 32, "out_channels": 32}
+    autoencoder["pretransform"]["config"]["patch_size"] = 32
+    autoencoder["downsampling_ratio"] = 256
+    model["io_channels"] = 12
+    size = {"io_channels": 12, "embed_dim": 96, "num_heads": 3, "depth": 1}
+    model["diffusion"]["config"] |= size
+    return config | {"sample_size": WINDOW, "sample_rate": RATE, "audio_channels": 1}
+
+
+def make_ui(model):
+    """SAT's page with the model."""
+    model.use_lora, model.lora_names = False, []  # as SAT's load_model leaves it
+    return sat_gradio.create_diffusion_cond_ui(tiny_config(), in_model=model, gradio_title="T")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,27 +105,10 @@ def song_file(song, tmp_path):
     return path
 
 
-@pytest.fixture(scope="module")
-def model():
-    """The tiny model."""
-    return tiny_model()
-
-
-@pytest.fixture
-def generate(model, monkeypatch):
-    """SAT's function with few steps: (audio, rate, pictures); `path` is the last file's."""
-    monkeypatch.setattr(sat, "model", model)
-    monkeypatch.setattr(sat, "sample_size", WINDOW)
-    monkeypatch.setattr(sat, "sample_rate", RATE)
-
-    def run(prompt="The sound of the bass", **inputs):
-        defaults = {"steps": 2, "sampler_type": "v-ddim", "cfg_scale": 2.0, "seconds_total": 0}
-        path, pictures = sat.generate_cond(prompt, **defaults | {"seed": "1"} | inputs)
-        run.path = Path(path)
-        audio, sample_rate = sf.read(path, dtype="float32", always_2d=True)
-        return audio.T, sample_rate, pictures
-
-    return run
+@pytest.fixture(scope="session")
+def desk():
+    """The tiny model's desk."""
+    return desk_of(tiny_model(), WINDOW)
 
 
 def as_numpy(audio, rate):
@@ -147,6 +147,7 @@ def serve(tiny_files, tmp_path_factory):
             script = Path(clone, "run_gradio.py")
         port = _free_port()
         environment = os.environ | {
+            "MGE_UI_KEEP_SECONDS": "5",
             "GRADIO_SERVER_PORT": str(port),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
             "OMP_NUM_THREADS": "1",

@@ -1,11 +1,13 @@
-// Autoplay, Infinite Radio and Auto Download of stable-audio-tools' Generation tab. Its own script
-// listens to one audio element, which Gradio 6 replaces with every result.
+// Runs when the page loads: defines the mixer, does the work of stable-audio-tools' own script
+// (Autoplay, Infinite Radio, Auto Download), which listens to one audio element that Gradio 6
+// replaces with every result, and returns the key of the browser tab's session.
 () => {
+    /* mixer.js */
     const isOn = (id) => document.querySelector(`#${id} input[type="checkbox"]`)?.checked ?? false;
     const player = () => document.querySelector("#mge-output audio");
     const generate = () => document.querySelector("#mge-generate")?.click();
     let next = false; // whether the radio waits for its next piece
-    let told = ""; // the piece that was dealt with, since an element may load twice
+    let handled = ""; // the address of the latest piece, since an element may load twice
 
     const download = (audio) => {
         const link = document.createElement("a");
@@ -17,8 +19,8 @@
     };
     const loaded = (event) => {
         const audio = event.target;
-        if (audio !== player() || audio.src === told) return;
-        told = audio.src;
+        if (audio !== player() || audio.src === handled) return;
+        handled = audio.src;
         if (isOn("automatic-download")) download(audio);
         if (isOn("autoplay") || next) audio.play();
         next = false;
@@ -27,7 +29,7 @@
         const audio = event.target;
         const left = audio.duration - audio.currentTime;
         if (audio !== player() || next || !isOn("infinite-radio")) return;
-        if (left <= (window.headstart ?? 1)) { // seconds; may be set in the browser's console
+        if (left <= (window.headstart ?? 1)) { // seconds; can be set in the browser's console
             next = true;
             generate();
         }
@@ -40,4 +42,10 @@
         navigator.mediaSession.setActionHandler("play", () => player()?.play());
         navigator.mediaSession.setActionHandler("pause", () => player()?.pause());
     }
+    let key = sessionStorage.getItem("mge-session");
+    if (!key) {
+        key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+        sessionStorage.setItem("mge-session", key);
+    }
+    return [key];
 }
