@@ -280,11 +280,10 @@ def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
     start = ui.blocks[button]
     start.elem_id = "mge-generate"
     del ui.default_config.fns[number]
-    with tab:
-        with gr.Column() as head:
-            gr.Markdown(_TASKS_TEXT)
-            status = gr.HTML(sentence(""), elem_id="mge-generation-status", padding=False)
-            stop = gr.Button("Cancel", variant="stop", size="sm", elem_id="mge-generation-cancel")
+    with tab, gr.Column() as head:
+        gr.Markdown(_TASKS_TEXT)
+        status = gr.HTML(sentence(""), elem_id="mge-generation-status", padding=False)
+        stop = gr.Button("Cancel", variant="stop", size="sm", elem_id="mge-generation-cancel")
     tab.children.insert(0, tab.children.pop(tab.children.index(head)))
     connect_cancel(desk, stop, status)
     run = with_names(runner(desk, names), names + [f"lora_{n}" for n in range(len(loras))])

@@ -12,9 +12,9 @@ import soundfile as sf
 
 from mge_plugin.inference.request import Cancelled, Finish, Sampling
 from mge_plugin.interface import form, sessions, stems_tab
-from mge_plugin.interface.sessions import Desk, Run, Step
+from mge_plugin.interface.sessions import Step
 from mge_plugin.tracks import TASKS
-from tests.interface.conftest import make_ui, tiny_model
+from tests.interface.conftest import make_ui
 
 FORM = {
     "task": "extract", "given": None, "songs": None, "prompts": "bass", "new_prompt": "",
