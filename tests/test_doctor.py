@@ -47,13 +47,10 @@ def test_a_process_that_touches_the_network_is_caught():
     assert python("import socket; socket.getaddrinfo('example.org', 80)").returncode == NETWORK
 
 
-def test_the_whole_examination_is_quick_and_leaves_the_network_alone():
-    before = os.times()
+def test_the_whole_examination_leaves_the_network_alone():
     code = "sys.argv = ['mge', 'doctor']\nfrom mge_plugin.cli import main\nmain()"
     result = python(code)
-    seconds = sum(os.times()[2:4]) - sum(before[2:4])  # of the processor, in child processes
     assert result.returncode in (0, 1), result.stderr  # 1: something is wrong with this environment
-    assert seconds < 10
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert lines["stable-audio-tools"] == upstream.sat_version()
     assert lines["torch"][0].isdigit()
