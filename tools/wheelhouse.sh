@@ -39,11 +39,14 @@ mkdir -p "$folder"
 "$python" -m pip download --quiet --no-deps --require-hashes --requirement locks/py"$version"-*.txt \
     "$@" --implementation cp --python-version "$version" --dest "$folder"
 
-set -- "$folder"/*.tar.gz # packages without a wheel are built here
-[ ! -e "$1" ] || {
+set -- # packages without a wheel are built here
+for source in "$folder"/*.tar.gz "$folder"/*.zip; do
+    [ ! -e "$source" ] || set -- "$@" "$source"
+done
+if [ $# -gt 0 ]; then
     "$python" -m pip wheel --quiet --no-deps --build-constraint locks/build.txt \
         --wheel-dir "$folder" "$@"
     rm "$@"
-}
+fi
 tools/uv.sh build --quiet --wheel --build-constraints locks/build.txt --out-dir "$folder"
 echo "$folder: $(ls "$folder" | wc -l) wheels, $(du -sh "$folder" | cut -f1)"
