@@ -114,10 +114,11 @@ def fit_denoiser(
 ) -> Path:
     """Train and write `model.json` and `model.safetensors` (averaged weights) in `out`.
 
-    `weights` are the autoencoder's, or a whole model's to go on with.
-    The state is kept every `every` steps; the same call goes on from it.
+    `weights` are the autoencoder's, or a whole model's to start from.
+    The state is saved every `every` steps; the same call resumes from it.
     """
     registry.install()
+    torch.manual_seed(model_config["training"].get("seed", 0))
     model = models.create_model_from_config(model_config)
     _load(model, weights)
     wrapper = training.create_training_wrapper_from_config(model_config, model)

@@ -11,15 +11,18 @@ from mge_plugin.inference.request import Sampling
 from mge_plugin.standins import fit as denoiser
 from mge_plugin.standins.recipe import BY_LABEL, Phase, RecipeSize, make_weights
 
+AT_ONE = {"densities": {"mixture": {"at_one": 0.6}}}
 SMALLEST = RecipeSize(
     songs=3,
     seconds=6.0,
     windows=16,
     text_audio_steps=2,
     text_audio_batch=2,
-    phases=(Phase("denoiser", 2, 1e-3), Phase("by_label", 1, 1e-4, 0.4, BY_LABEL)),
+    phases=(
+        Phase("denoiser", 2, 1e-3, precision="32-true"),
+        Phase("decide", 1, 1e-4, 0.4, BY_LABEL, AT_ONE, True, True, "32-true"),
+    ),
     batch_size=2,
-    precision="32-true",
 )
 
 
