@@ -1,6 +1,5 @@
 """MiniSlakh: a small synthetic corpus in the layout of Slakh2100."""
 
-from .corpus import write_corpus
-from .track import Sound
+from .corpus import Sound, write_corpus
 
 __all__ = ["Sound", "write_corpus"]

@@ -1,4 +1,4 @@
-"""Parts that play the harmony: comping, arpeggios, pads and stabs."""
+"""Harmony parts: comping, arpeggios, pads and stabs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .grid import Bar, Event, Song, choose, each_section, hold, of_length, read_steps, velocity_of
 from .score import Instrument
+from .styles import Bar, Event, Song, choose, each_section, hold, of_length, read_steps, velocity_of
 from .theory import Chord, close_voicing, lead_voices, nearest, pitches_of
 
-POWER = (29, 30)  # programs that play power chords
-SHORT = (7, 28, 45)  # programs that comp staccato: clavinet, muted guitar, pizzicato
-SOLE = (55, 56, 57, 67)  # programs that stab with one note: orchestra hit, one brass or reed
+_POWER = (29, 30)  # programs that play power chords
+_SHORT = (7, 28, 45)  # programs that comp staccato: clavinet, muted guitar, pizzicato
+_SOLE = (55, 56, 57, 67)  # programs that stab with one note: orchestra hit, one brass or reed
 FAMILY_RHYTHMS = {
     "Guitar": (
         "X---x-x---x-x-x-",
@@ -60,22 +60,22 @@ STABS = (
     "X---....x-x-",
     "....x-x-....",
 )
-Voice = Callable[[Chord, list[int]], list[int]]
+_Voice = Callable[[Chord, list[int]], list[int]]
 
 
-def _guitar(instrument: Instrument) -> Voice:
+def _guitar(instrument: Instrument) -> _Voice:
     """Root in the bass, then wide; three strings for distorted guitars, five for the others."""
 
     def voice(chord: Chord, previous: list[int]) -> list[int]:
         root = nearest(pitches_of([chord.root], instrument.low, instrument.low + 12), 44)
-        if instrument.program in POWER:
+        if instrument.program in _POWER:
             return [root, root + 7, root + 12]
         return [root, *pitches_of(chord.tones, root + 5, root + 24)[:4]]
 
     return voice
 
 
-def _two_handed(instrument: Instrument) -> Voice:
+def _two_handed(instrument: Instrument) -> _Voice:
     """The left hand plays the root, the right one a close chord that moves as little as it can."""
 
     def voice(chord: Chord, previous: list[int]) -> list[int]:
@@ -86,7 +86,7 @@ def _two_handed(instrument: Instrument) -> Voice:
     return voice
 
 
-def _close(instrument: Instrument, voices: int) -> Voice:
+def _close(instrument: Instrument, voices: int) -> _Voice:
     """Neighbouring chord tones that move as little as they can."""
 
     def voice(chord: Chord, previous: list[int]) -> list[int]:
@@ -97,7 +97,7 @@ def _close(instrument: Instrument, voices: int) -> Voice:
     return voice
 
 
-def _voice_of(instrument: Instrument) -> Voice:
+def _voice_of(instrument: Instrument) -> _Voice:
     voices = {"Guitar": _guitar, "Piano": _two_handed}
     return voices.get(instrument.inst_class, lambda i: _close(i, 3))(instrument)
 
@@ -108,7 +108,7 @@ def play_comp(
     """Chords in a rhythm of the instrument's family or of the style."""
     own = of_length(FAMILY_RHYTHMS.get(instrument.inst_class, ()), song.style.beats)
     rhythms = each_section(bars, lambda: choose([*own, *song.style.comps], rng))
-    gate = 0.35 if instrument.program in SHORT else float(rng.uniform(0.75, 1.0))
+    gate = 0.35 if instrument.program in _SHORT else float(rng.uniform(0.75, 1.0))
     spread = 0.014 * song.tempo / 60.0 if instrument.inst_class == "Guitar" else 0.004
     voice = _voice_of(instrument)
     chord: list[int] = []
@@ -189,7 +189,7 @@ def play_stab(
 ) -> list[Event]:
     """Short chords of a section in the gaps of the bar."""
     rhythms = each_section(bars, lambda: choose(of_length(STABS, song.style.beats), rng))
-    voice = _close(instrument, 1 if instrument.program in SOLE else 3)
+    voice = _close(instrument, 1 if instrument.program in _SOLE else 3)
     chord: list[int] = []
     events = []
     for bar in bars:

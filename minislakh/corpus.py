@@ -1,34 +1,187 @@
-"""MiniSlakh: a small made-up corpus in the layout of Slakh2100 (redux).
+"""MiniSlakh: a small synthetic corpus in the layout of Slakh2100 (redux).
 
 OUT/
-    minislakh.json                   the settings it was made with
-    train/Track00001/ ...            about 80 % of the songs
-    validation/Track00081/ ...       about 10 %
-    test/Track00091/ ...             about 10 %
+    minislakh.json                       its settings
+    train/Track00001/                    about 80 % of the songs
+        metadata.yaml
+        all_src.mid   mix.flac
+        MIDI/S00.mid  MIDI/S01.mid  ...
+        stems/S00.flac  stems/S01.flac  ...
+    validation/Track00081/ ...           about 10 %
+    test/Track00091/ ...                 about 10 %
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
+import yaml
 from tqdm import tqdm
 
-from .synth import require_packages
-from .track import PLAIN, Sound, write_track
+from .compose import compose_song
+from .score import Part, Score, midi_bytes
+from .sound import (
+    SAMPLE_RATE,
+    add_effects,
+    block_powers,
+    find_soundfont,
+    gated_loudness,
+    open_soundfont,
+    require_packages,
+)
 
-SETTINGS = "minislakh.json"
-VERSION = 1  # raise it when the same seed no longer gives the same bytes
-SHORTEST = 4.0  # seconds
-HELD_OUT = 0.1  # share of the songs in validation, and in test
-log = logging.getLogger(__name__)
+_SETTINGS = "minislakh.json"
+_VERSION = 1  # raise it when the same seed no longer gives the same bytes
+_SHORTEST = 4.0  # seconds
+_HELD_OUT = 0.1  # share of the songs in validation, and in test
+_log = logging.getLogger(__name__)
+_NORMALIZATION_FACTOR = -13.0  # LUFS of a stem at level 0, before the overall gain
+_TARGET_PEAK = -1.0  # dBFS of the mix
+_FULL_SCALE = 32768  # of 16-bit samples
+# LUFS of a part as rendered; a fainter one is played by the first soundfont. The synthesizer
+# ignores modulators, and some presets need them to open their filters.
+_FAINT = -50.0
+_SOUND_STREAM = 1  # of a song's randomness: soundfonts and effects
+
+
+@dataclass(frozen=True)
+class Sound:
+    """How songs are played; the default is one soundfont and nothing else."""
+
+    soundfonts: tuple[Path, ...] = ()  # each part is played by one of them, drawn by seed
+    effects: float = 0.0  # share of songs whose stems go through effects
+    core: float = 0.0  # share of songs of bass, drums, guitar and piano alone
+
+
+_PLAIN = Sound()
+
+
+def _write_track(folder: Path, seed: int, index: int, seconds: float, sound: Sound) -> None:
+    """Compose, render and write one song; `folder` appears only when it is complete."""
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for name in ("stems", "MIDI"):
+        (unfinished / name).mkdir(parents=True)
+    score = compose_song(seed, index, seconds, sound.core)
+    rng = np.random.default_rng([seed, index, _SOUND_STREAM])
+    rendered, fonts = _render_parts(score, sound, rng)
+    if rng.random() < sound.effects:
+        rendered = [add_effects(audio, SAMPLE_RATE, rng) for audio in rendered]
+    stems, loudness = _level_stems(score, rendered)
+    gain = overall_gain(stems)
+    _write_audio(unfinished, [_to_int16(stem * gain) for stem in stems])
+    digest = _write_midi(unfinished, score)
+    fields = metadata(score, fonts, loudness, gain, digest)
+    (unfinished / "metadata.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    unfinished.rename(folder)
+
+
+def _render_parts(
+    score: Score, sound: Sound, rng: np.random.Generator
+) -> tuple[list[np.ndarray], list[Path]]:
+    """Each part's audio, float32 (samples,), before any levelling, and its soundfont."""
+    fonts = sound.soundfonts or (find_soundfont(),)
+    numbers = rng.integers(len(fonts), size=len(score.parts))
+    samples = round(score.seconds * SAMPLE_RATE)
+    rendered, used = [], []
+    for part, number in zip(score.parts, numbers, strict=True):
+        font = fonts[number]
+        audio = open_soundfont(font).render(part, samples)
+        if font != fonts[0] and gated_loudness(block_powers(audio, SAMPLE_RATE)) < _FAINT:
+            font = fonts[0]
+            audio = open_soundfont(font).render(part, samples)
+        rendered.append(audio)
+        used.append(font)
+    return rendered, used
+
+
+def _level_stems(
+    score: Score, rendered: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[float]]:
+    """Stems, float32 (samples,) each, at their loudness in the song, and that loudness in LUFS."""
+    stems, loudness = [], []
+    for part, audio in zip(score.parts, rendered, strict=True):
+        powers = block_powers(audio, SAMPLE_RATE)
+        found = gated_loudness(powers)
+        if not np.isfinite(found):
+            raise ValueError(f"{part.instrument.name}: silence from {len(part.notes)} notes")
+        gain = 10.0 ** ((_NORMALIZATION_FACTOR + part.level - found) / 20.0)
+        stems.append(audio * np.float32(gain))
+        loudness.append(round(gated_loudness(powers * gain**2), 3))
+    return stems, loudness
+
+
+def overall_gain(stems: Sequence[np.ndarray]) -> float:
+    """The gain that puts the highest peak of mix and stems at `_TARGET_PEAK`."""
+    peaks = [np.abs(audio).max() for audio in (np.sum(stems, axis=0), *stems)]
+    # rounded: the last bits of a sum differ between versions of numpy
+    return round(float(10.0 ** (_TARGET_PEAK / 20.0) / max(peaks)), 6)
+
+
+def _to_int16(audio: np.ndarray) -> np.ndarray:
+    return np.rint(audio * _FULL_SCALE).astype(np.int16)
+
+
+def _write_audio(folder: Path, stems: Sequence[np.ndarray]) -> None:
+    """The int16 stems as S00.flac and on, and their exact sum, which does not reach full scale."""
+    for place, stem in enumerate(stems):
+        soundfile.write(folder / "stems" / f"S{place:02d}.flac", stem, SAMPLE_RATE, "PCM_16")
+    mix = np.sum(stems, axis=0, dtype=np.int16)  # a partial sum may wrap, the whole one fits
+    soundfile.write(folder / "mix.flac", mix, SAMPLE_RATE, "PCM_16")
+
+
+def _write_midi(folder: Path, score: Score) -> str:
+    """MIDI/S00.mid and on, and all_src.mid, whose md5 in hex is returned."""
+    for place, part in enumerate(score.parts):
+        (folder / "MIDI" / f"S{place:02d}.mid").write_bytes(midi_bytes(score, [part]))
+    everything = midi_bytes(score, score.parts)
+    (folder / "all_src.mid").write_bytes(everything)
+    return hashlib.md5(everything, usedforsecurity=False).hexdigest()
+
+
+def metadata(
+    score: Score, fonts: Sequence[Path], loudness: Sequence[float], gain: float, digest: str
+) -> dict:
+    """The fields of metadata.yaml; UUID is the md5 of all_src.mid, as Slakh's is of its source."""
+    stems = zip(score.parts, fonts, loudness, strict=True)
+    return {
+        "UUID": digest,
+        "audio_dir": "stems",
+        "lmd_midi_dir": f"minislakh/{digest}.mid",
+        "midi_dir": "MIDI",
+        "normalization_factor": _NORMALIZATION_FACTOR,
+        "normalized": True,
+        "overall_gain": gain,
+        "stems": {f"S{place:02d}": _stem_fields(*stem) for place, stem in enumerate(stems)},
+        "target_peak": _TARGET_PEAK,
+    }
+
+
+def _stem_fields(part: Part, font: Path, loudness: float) -> dict:
+    """Slakh's fields of one stem; `integrated_loudness` is before the overall gain, LUFS."""
+    instrument = part.instrument
+    return {
+        "audio_rendered": True,
+        "inst_class": instrument.inst_class,
+        "integrated_loudness": loudness,
+        "is_drum": instrument.is_drum,
+        "midi_program_name": instrument.name,
+        "midi_saved": True,
+        "plugin_name": font.name,
+        "program_num": instrument.program,
+    }
 
 
 @dataclass(frozen=True)
@@ -36,7 +189,7 @@ class Settings:
     songs: int
     seconds: float  # length of each song
     seed: int
-    version: int = VERSION
+    version: int = _VERSION
     soundfonts: tuple[str, ...] = ()  # names of the files
     effects: float = 0.0
     core: float = 0.0
@@ -44,8 +197,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.songs < 1:
             raise ValueError(f"songs = {self.songs}: expected 1 or more")
-        if not SHORTEST <= self.seconds < float("inf"):
-            raise ValueError(f"seconds = {self.seconds}: expected {SHORTEST} or more")
+        if not _SHORTEST <= self.seconds < float("inf"):
+            raise ValueError(f"seconds = {self.seconds}: expected {_SHORTEST} or more")
         if self.seed < 0:
             raise ValueError(f"seed = {self.seed}: expected 0 or more")
         for name in ("effects", "core"):
@@ -65,7 +218,7 @@ def write_corpus(
     seconds: float,
     seed: int,
     *,
-    sound: Sound = PLAIN,
+    sound: Sound = _PLAIN,
     workers: int = 1,
     progress: bool = True,
 ) -> Path:
@@ -84,9 +237,9 @@ def write_corpus(
     if workers < 1:
         raise ValueError(f"workers = {workers}: expected 1 or more")
     require_packages()
-    claim_folder(out, settings)
-    missing = [(*job, sound) for job in plan_tracks(out, settings) if not job[0].exists()]
-    log.info("%s: %d of %d songs to write", out, len(missing), songs)
+    _claim_folder(out, settings)
+    missing = [(*job, sound) for job in _plan_tracks(out, settings) if not job[0].exists()]
+    _log.info("%s: %d of %d songs to write", out, len(missing), songs)
     for folder in {folder.parent: None for folder, *_ in missing}:
         folder.mkdir(exist_ok=True)
     with tqdm(total=len(missing), unit="song", disable=not progress) as bar:
@@ -97,12 +250,12 @@ def write_corpus(
 
 def split_sizes(songs: int) -> dict[str, int]:
     """Songs in each split: a tenth, one at least, in the last two each; under 3, all in train."""
-    held_out = max(1, round(HELD_OUT * songs)) if songs >= 3 else 0
+    held_out = max(1, round(_HELD_OUT * songs)) if songs >= 3 else 0
     return {"train": songs - 2 * held_out, "validation": held_out, "test": held_out}
 
 
-def plan_tracks(out: Path, settings: Settings) -> list[tuple[Path, int, int, float]]:
-    """The arguments of `write_track` for every song, numbered from Track00001 over the splits."""
+def _plan_tracks(out: Path, settings: Settings) -> list[tuple[Path, int, int, float]]:
+    """The arguments of `_write_track` for every song, numbered from Track00001 over the splits."""
     splits = [split for split, size in split_sizes(settings.songs).items() for _ in range(size)]
     return [
         (out / split / f"Track{index + 1:05d}", settings.seed, index, settings.seconds)
@@ -110,31 +263,33 @@ def plan_tracks(out: Path, settings: Settings) -> list[tuple[Path, int, int, flo
     ]
 
 
-def claim_folder(out: Path, settings: Settings) -> None:
+def _claim_folder(out: Path, settings: Settings) -> None:
     """Make `out` and keep the settings in it; a folder of anything else is refused."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: a file, expected a folder or nothing")
-    if (out / SETTINGS).exists():
+    if (out / _SETTINGS).exists():
         _check_settings(out, settings)
         return
     out.mkdir(parents=True, exist_ok=True)
     found = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
     if found:
         raise ValueError(
-            f"{out}: expected an empty folder or one with {SETTINGS}, found {found[:5]}"
+            f"{out}: expected an empty folder or one with {_SETTINGS}, found {found[:5]}"
         )
-    unfinished = out / f".{SETTINGS}.tmp"
+    unfinished = out / f".{_SETTINGS}.tmp"
     unfinished.write_text(json.dumps(settings.to_json(), indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, out / SETTINGS)
+    os.replace(unfinished, out / _SETTINGS)
 
 
 def _check_settings(out: Path, settings: Settings) -> None:
     """Raise unless `out` was begun with the same settings."""
-    text = (out / SETTINGS).read_text(encoding="utf-8")
+    text = (out / _SETTINGS).read_text(encoding="utf-8")
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{out / SETTINGS}: not JSON ({error}); expected a MiniSlakh's") from error
+        raise ValueError(
+            f"{out / _SETTINGS}: not JSON ({error}); expected a MiniSlakh's"
+        ) from error
     if found != settings.to_json():
         raise ValueError(
             f"{out}: has a MiniSlakh of {found}, requested {settings.to_json()}; "
@@ -146,12 +301,14 @@ def _write_all(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[None]:
     """Write every track, here or in `workers` processes; yields after each one."""
     if workers == 1:
         for job in jobs:
-            yield write_track(*job)
+            _write_track(*job)
+            yield
         return
     # spawn: the parent may hold threads, which a fork would copy in mid-flight
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
     try:
-        for future in as_completed([pool.submit(write_track, *job) for job in jobs]):
-            yield future.result()
+        for future in as_completed([pool.submit(_write_track, *job) for job in jobs]):
+            future.result()
+            yield
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, begin no further song

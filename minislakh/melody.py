@@ -1,4 +1,4 @@
-"""Single lines: the lead melody, built from two motifs a section, and counter-lines."""
+"""Single lines: the lead melody, built from two motifs per section, and counter-lines."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .grid import Bar, Event, Song, choose, each_section, hold, of_length, read_steps
 from .score import Instrument
+from .styles import Bar, Event, Song, choose, each_section, hold, of_length, read_steps
 from .theory import Chord, nearest, pitches_of, step_in
 
 MOTIFS = (
@@ -45,43 +45,43 @@ ANSWERS = (
     "......x-x---",
     "....x-x-x-..",
 )
-STEPS = (-3, -2, -1, -1, -1, 1, 1, 1, 2, 2, 4)  # of the scale, between notes of a motif
-LIFT = {"chorus": 4, "bridge": -2}  # semitones above the melody's home
-HIGHEST_HOME = 78  # MIDI pitch
+_STEPS = (-3, -2, -1, -1, -1, 1, 1, 1, 2, 2, 4)  # of the scale, between notes of a motif
+_LIFT = {"chorus": 4, "bridge": -2}  # semitones above the melody's home
+_HIGHEST_HOME = 78  # MIDI pitch
 
 
 @dataclass(frozen=True)
-class Motif:
+class _Motif:
     rhythm: str
     steps: tuple[int, ...]  # of the scale, one before each note
     anchor: int  # semitones from the theme's centre to the first note
 
 
 @dataclass(frozen=True)
-class Theme:
+class _Theme:
     """Phrases of four bars, a a b cadence or a b a cadence, where a and b are motifs."""
 
-    phrase: tuple[Motif, Motif, Motif, Motif]
+    phrase: tuple[_Motif, _Motif, _Motif, _Motif]
 
-    def motif_of(self, bar: Bar) -> Motif:
+    def motif_of(self, bar: Bar) -> _Motif:
         """The motif of a bar; a section's last bar always closes."""
         closes = bar.last_of_section and bar.section.bars > 1
         return self.phrase[3 if closes else bar.index % 4]
 
 
-def _draw_motif(rhythms: Sequence[str], beats: int, rng: np.random.Generator) -> Motif:
+def _draw_motif(rhythms: Sequence[str], beats: int, rng: np.random.Generator) -> _Motif:
     rhythm = choose(of_length(rhythms, beats), rng)
-    steps = [choose(STEPS, rng) for _ in read_steps(rhythm)]
+    steps = [choose(_STEPS, rng) for _ in read_steps(rhythm)]
     for place in range(1, len(steps)):
         if sum(steps[:place]) * steps[place] > 6:  # far away already: turn back
             steps[place] = -steps[place]
-    return Motif(rhythm, tuple(steps), int(rng.integers(-4, 6)))
+    return _Motif(rhythm, tuple(steps), int(rng.integers(-4, 6)))
 
 
-def _draw_theme(beats: int, rng: np.random.Generator) -> Theme:
+def _draw_theme(beats: int, rng: np.random.Generator) -> _Theme:
     a, b = (_draw_motif(MOTIFS, beats, rng) for _ in range(2))
     end = _draw_motif(CADENCES, beats, rng)
-    return Theme(choose(((a, a, b, end), (a, b, a, end)), rng))
+    return _Theme(choose(((a, a, b, end), (a, b, a, end)), rng))
 
 
 def play_lead(
@@ -91,10 +91,10 @@ def play_lead(
     themes = each_section(bars, lambda: _draw_theme(song.style.beats, rng))
     gate = float(rng.uniform(0.8, 1.0))
     octaves = instrument.inst_class == "Piano" and rng.random() < 0.5
-    home = min(instrument.low + 0.62 * (instrument.high - instrument.low), HIGHEST_HOME)
+    home = min(instrument.low + 0.62 * (instrument.high - instrument.low), _HIGHEST_HOME)
     events = []
     for bar in bars:
-        center = home + LIFT.get(bar.section.name, 0)
+        center = home + _LIFT.get(bar.section.name, 0)
         if bar.final:
             events += _hold_tone(bar, center, instrument)
             continue
@@ -106,7 +106,7 @@ def play_lead(
 
 
 def _play_motif(
-    bar: Bar, motif: Motif, center: float, gate: float, instrument: Instrument
+    bar: Bar, motif: _Motif, center: float, gate: float, instrument: Instrument
 ) -> list[Event]:
     """The motif from the chord tone nearest to its anchor; strong beats land on chord tones."""
     steps = read_steps(motif.rhythm)
@@ -169,7 +169,7 @@ def play_counter(
 def _play_slow_line(
     bars: Sequence[Bar], instrument: Instrument, rng: np.random.Generator
 ) -> list[Event]:
-    """Thirds and sevenths, one a half bar or a bar, each near the one before."""
+    """Thirds and sevenths, one per half bar or bar, each near the one before."""
     halves = 2 if rng.random() < 0.5 else 1
     pitch = instrument.center
     events = []

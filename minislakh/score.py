@@ -1,12 +1,18 @@
-"""What a composed song is: parts of notes in seconds, played by General MIDI instruments."""
+"""A composed song, parts of notes in seconds for General MIDI instruments, and its MIDI file."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mido
 
 DRUMS = 128  # Slakh's program_num of every drum kit
 DRUM_CHANNEL = 9  # 0-based MIDI channel of drum kits
-CLASSES = (
+_CLASSES = (
     (8, "Piano"),
     (16, "Chromatic Percussion"),
     (24, "Organ"),
@@ -29,7 +35,7 @@ CLASSES = (
 
 def inst_class(program: int) -> str:
     """Slakh's `inst_class` of a 0-based General MIDI program; drums are 128."""
-    for end, name in CLASSES:
+    for end, name in _CLASSES:
         if 0 <= program < end:
             return name
     raise ValueError(f"program {program}: a program is 0 to {DRUMS} (drums)")
@@ -83,8 +89,8 @@ class Part:
 @dataclass(frozen=True)
 class Score:
     seconds: float
-    tempo: float  # beats a minute
-    beats: int  # beats a bar
+    tempo: float  # beats per minute
+    beats: int  # beats per bar
     style: str
     key: str  # such as "A minor"
     sections: tuple[Section, ...]
@@ -92,3 +98,67 @@ class Score:
 
     def bar_seconds(self) -> float:
         return self.beats * 60.0 / self.tempo
+
+
+_TICKS = 960  # per beat
+_CHANNELS = tuple(channel for channel in range(16) if channel != DRUM_CHANNEL)
+
+
+def midi_bytes(score: Score, parts: Sequence[Part]) -> bytes:
+    """A type 1 file: a track of tempo, meter and section markers, then a track per part."""
+    import mido
+
+    tempo = round(60e6 / score.tempo)  # microseconds per beat
+    file = mido.MidiFile(type=1, ticks_per_beat=_TICKS)
+    file.tracks.append(_conductor(score, tempo))
+    for place, part in enumerate(parts):
+        channel = DRUM_CHANNEL if part.instrument.is_drum else _CHANNELS[place]
+        file.tracks.append(_part_track(part, channel, tempo))
+    buffer = io.BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
+
+
+def _conductor(score: Score, tempo: int) -> mido.MidiTrack:
+    from mido import MetaMessage
+
+    timed = [
+        (0, MetaMessage("set_tempo", tempo=tempo)),
+        (0, MetaMessage("time_signature", numerator=score.beats, denominator=4)),
+    ]
+    for section in score.sections:
+        tick = section.first_bar * score.beats * _TICKS
+        timed.append((tick, MetaMessage("marker", text=section.name)))
+    return _track(timed)
+
+
+def _part_track(part: Part, channel: int, tempo: int) -> mido.MidiTrack:
+    """Name, program, and the notes; a release comes before a stroke of the same tick."""
+    from mido import Message, MetaMessage
+
+    instrument = part.instrument
+    timed = [
+        (0, MetaMessage("track_name", name=instrument.name)),
+        (0, Message("program_change", channel=channel, program=instrument.preset)),
+    ]
+    strokes = []
+    for note in part.notes:
+        start, end = (round(t * 1e6 * _TICKS / tempo) for t in (note.start, note.end))
+        strokes.append((start, 1, note.pitch, note.velocity))
+        strokes.append((max(end, start + 1), 0, note.pitch, 0))
+    for tick, on, pitch, velocity in sorted(strokes):
+        kind = "note_on" if on else "note_off"
+        timed.append((tick, Message(kind, channel=channel, note=pitch, velocity=velocity)))
+    return _track(timed)
+
+
+def _track(timed: Sequence[tuple[int, mido.Message]]) -> mido.MidiTrack:
+    """Give each message its ticks since the one before; it comes with ticks from the start."""
+    from mido import MidiTrack
+
+    track, now = MidiTrack(), 0
+    for tick, message in timed:
+        message.time = tick - now
+        track.append(message)
+        now = tick
+    return track

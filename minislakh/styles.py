@@ -1,19 +1,28 @@
-"""Styles as tables: tempo, swing, grooves, bass lines, comping rhythms, usual instruments.
+"""Styles as tables (tempo, swing, grooves, bass lines, rhythms, usual instruments), and bars.
 
-Rhythms are strings of sixteenth steps (`grid.py`). A bass line's symbols are tones of the chord:
-r root, t third, f fifth, s the chord's top tone, o octave, a approach to the next bar's root.
+Rhythms are strings of sixteenth steps: `.` rests, `-` holds the step before, any other character
+starts a new event and gives its accent. "X--x..o." is an accent of three steps, a normal event and
+a quiet one. In a bass line the symbols are tones of the chord: r root, t third, f fifth, s its top
+tone, o octave, a approach to the next bar's root.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from .score import Section
+from .theory import Chord
 
 
 @dataclass(frozen=True)
 class Style:
     name: str
-    tempo: tuple[int, int]  # beats a minute, lowest and highest
-    beats: int  # beats a bar
+    tempo: tuple[int, int]  # beats per minute, lowest and highest
+    beats: int  # beats per bar
     swing: float  # where the offbeat eighth falls within its beat; 0.5 is straight
     timing: float  # standard deviation of the players' timing, seconds
     jazz: bool  # jazz progressions
@@ -26,7 +35,7 @@ class Style:
     usual: tuple[int, ...]  # programs that belong to the style
 
 
-ROCK = Style(
+_ROCK = Style(
     name="rock",
     tempo=(108, 150),
     beats=4,
@@ -45,7 +54,7 @@ ROCK = Style(
     comps=("X-x.x.x.X-x.x.x.", "X-------X-------", "X--x--x-....X-x-", "X-----x-x-------"),
     usual=(29, 30, 27, 18, 34, 33, 1, 84, 81),
 )
-POP = Style(
+_POP = Style(
     name="pop",
     tempo=(92, 126),
     beats=4,
@@ -64,7 +73,7 @@ POP = Style(
     comps=("X---x---X---x---", "X--x--x-X--x--x-", "X-----x---x---x-", "x-.x-.x-.x-.x-x."),
     usual=(0, 25, 27, 33, 48, 50, 88, 89, 80, 11),
 )
-BALLAD = Style(
+_BALLAD = Style(
     name="ballad",
     tempo=(62, 82),
     beats=4,
@@ -82,7 +91,7 @@ BALLAD = Style(
     comps=("X---x---x---x---", "X-------x-------", "X-x-x-x-X-x-x-x-", "X---------x-x---"),
     usual=(0, 4, 24, 35, 48, 49, 52, 68, 73, 40, 42, 60, 46),
 )
-FUNK = Style(
+_FUNK = Style(
     name="funk",
     tempo=(92, 114),
     beats=4,
@@ -100,7 +109,7 @@ FUNK = Style(
     comps=("..x...x..xx...x.", "X..x......x..x..", "x.ox.ox.x.ox.oxo", "....x-....x-..x."),
     usual=(7, 28, 27, 36, 37, 61, 62, 17, 65, 57, 4),
 )
-SWING = Style(
+_SWING = Style(
     name="swing",
     tempo=(112, 176),
     beats=4,
@@ -118,7 +127,7 @@ SWING = Style(
     comps=("X-....x-......x-", "......x-....x-..", "X-..........x-..", "..x-......x-...."),
     usual=(0, 26, 32, 11, 65, 66, 56, 59, 57, 71, 17),
 )
-BOSSA = Style(
+_BOSSA = Style(
     name="bossa",
     tempo=(110, 142),
     beats=4,
@@ -136,7 +145,7 @@ BOSSA = Style(
     comps=("x-..x-..x-..x-x-", "X--x--x---x--x--", "x---..x---..x-x-"),
     usual=(24, 26, 32, 35, 73, 75, 11, 0, 66, 21, 114, 113),
 )
-ELECTRONIC = Style(
+_ELECTRONIC = Style(
     name="electronic",
     tempo=(118, 134),
     beats=4,
@@ -155,7 +164,7 @@ ELECTRONIC = Style(
     comps=("x..x..x.x..x..x.", "..x...x...x...x.", "X..X..X...X..X..", "X---------------"),
     usual=(38, 39, 80, 81, 87, 90, 89, 95, 62, 63, 50, 103, 118),
 )
-WALTZ = Style(
+_WALTZ = Style(
     name="waltz",
     tempo=(96, 150),
     beats=3,
@@ -176,4 +185,93 @@ WALTZ = Style(
 
 
 def all_styles() -> tuple[Style, ...]:
-    return (ROCK, POP, BALLAD, FUNK, SWING, BOSSA, ELECTRONIC, WALTZ)
+    return (_ROCK, _POP, _BALLAD, _FUNK, _SWING, _BOSSA, _ELECTRONIC, _WALTZ)
+
+
+STEPS = 4  # steps per beat
+_ACCENTS = {"X": 108.0, "o": 58.0}  # velocity of an upper-case X and of a ghost note
+_VELOCITY = 88.0  # velocity of everything else
+_INTENSITY = {"intro": 0.8, "verse": 0.88, "chorus": 1.0, "bridge": 0.9, "outro": 0.85}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Event:
+    beat: float  # start, beats from the start of the song
+    length: float  # beats
+    pitch: int  # MIDI
+    velocity: float  # 0 to 127
+
+
+@dataclass(frozen=True)
+class Bar:
+    beat: float  # start, beats from the start of the song
+    beats: int
+    section: Section
+    index: int  # place in its section
+    chords: tuple[Chord, ...]  # share the bar evenly
+    next_root: int  # pitch class of the chord after this bar
+    final: bool  # the song's last bar, in which every part holds
+
+    def chord_at(self, beat: float) -> Chord:
+        """The chord that sounds `beat` beats into the bar."""
+        place = int(beat * len(self.chords) / self.beats)
+        return self.chords[min(place, len(self.chords) - 1)]
+
+    @property
+    def last_of_section(self) -> bool:
+        return self.index == self.section.bars - 1
+
+    @property
+    def intensity(self) -> float:
+        return _INTENSITY[self.section.name]
+
+
+@dataclass(frozen=True)
+class Song:
+    """What all parts of a song share."""
+
+    style: Style
+    key: str
+    tempo: float  # beats per minute
+    bars: tuple[Bar, ...]
+    sections: tuple[Section, ...]
+
+
+def read_steps(pattern: str) -> list[tuple[str, float, float]]:
+    """(symbol, start, length) of each event of a rhythm; in beats from the start of the rhythm."""
+    found: list[tuple[str, int, int]] = []
+    for step, symbol in enumerate(pattern):
+        if symbol == "-" and found:
+            found[-1] = (found[-1][0], found[-1][1], step + 1 - found[-1][1])
+        elif symbol not in ".-":
+            found.append((symbol, step, 1))
+    return [(symbol, start / STEPS, length / STEPS) for symbol, start, length in found]
+
+
+def velocity_of(symbol: str, bar: Bar) -> float:
+    """Velocity of a rhythm's symbol at the intensity of the bar's section."""
+    return _ACCENTS.get(symbol, _VELOCITY) * bar.intensity
+
+
+def of_length(patterns: Sequence[str], beats: int) -> list[str]:
+    """Those rhythms that fill a bar of `beats` beats."""
+    return [pattern for pattern in patterns if len(pattern) == beats * STEPS]
+
+
+def choose(options: Sequence[_T], rng: np.random.Generator) -> _T:
+    """One of `options`, as it is (numpy's own choice would turn it into an array)."""
+    return options[int(rng.integers(len(options)))]
+
+
+def each_section(bars: Sequence[Bar], draw: Callable[[], _T]) -> dict[str, _T]:
+    """One draw per kind of section, so that a second verse repeats the first."""
+    return {name: draw() for name in dict.fromkeys(bar.section.name for bar in bars)}
+
+
+def hold(bar: Bar, pitches: Sequence[int], velocity: float, spread: float = 0.0) -> list[Event]:
+    """All `pitches` together for the whole bar, each `spread` beats after the one before."""
+    return [
+        Event(bar.beat + i * spread, bar.beats - i * spread - 0.1, pitch, velocity)
+        for i, pitch in enumerate(pitches)
+    ]

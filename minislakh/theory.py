@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 NAMES = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
-MODES = {
+_MODES = {
     "major": (0, 2, 4, 5, 7, 9, 11),
     "minor": (0, 2, 3, 5, 7, 8, 10),
     "dorian": (0, 2, 3, 5, 7, 9, 10),
     "mixolydian": (0, 2, 4, 5, 7, 9, 10),
 }
-# Scale degrees, one word a bar; "2/5" shares a bar between two chords.
-PROGRESSIONS = {
+# Scale degrees, one word per bar; "2/5" shares a bar between two chords.
+_PROGRESSIONS = {
     "major": {
         "verse": ("1 5 6 4", "1 6 4 5", "1 4 1 5", "1 3 4 5", "6 4 1 5", "1 2 4 5", "1 4 6 5"),
         "chorus": ("4 5 1 6", "1 5 6 4", "6 4 1 5", "4 1 5 6", "1 4/5 6 4/5", "1 3 6 4"),
@@ -37,7 +37,7 @@ PROGRESSIONS = {
         "bridge": ("4 4 1 1", "7 7 4 4", "6 7 4 4"),
     },
 }
-JAZZ_PROGRESSIONS = {
+_JAZZ_PROGRESSIONS = {
     "major": {
         "verse": ("2 5 1 1", "1 6 2 5", "1 4 3/6 2/5", "1/6 2/5 3/6 2/5"),
         "chorus": ("3 6 2 5", "4 4 3/6 2/5", "2/5 1/6 2/5 1"),
@@ -60,7 +60,7 @@ class Chord:
 
 def diatonic_chord(tonic: int, mode: str, degree: int, size: int) -> Chord:
     """Stack `size` thirds on a degree (1 to 7); the fifth of a minor key gets its leading tone."""
-    scale = [(tonic + step) % 12 for step in MODES[mode]]
+    scale = [(tonic + step) % 12 for step in _MODES[mode]]
     if mode == "minor" and degree == 5:
         scale[6] = (tonic + 11) % 12
     tones = tuple(scale[(degree - 1 + 2 * i) % 7] for i in range(size))
@@ -76,8 +76,8 @@ def read_progression(text: str, tonic: int, mode: str, size: int) -> list[tuple[
 
 
 def draw_progressions(mode: str, jazz: bool, rng: np.random.Generator) -> dict[str, str]:
-    """One progression a kind of section; the intro borrows the verse's, the outro the chorus's."""
-    table = JAZZ_PROGRESSIONS[mode] if jazz else PROGRESSIONS[mode]
+    """One per kind of section; the intro borrows the verse's, the outro the chorus's."""
+    table = _JAZZ_PROGRESSIONS[mode] if jazz else _PROGRESSIONS[mode]
     drawn = {name: str(rng.choice(table[name])) for name in ("verse", "chorus", "bridge")}
     return {**drawn, "intro": drawn["verse"], "outro": drawn["chorus"]}
 
@@ -102,7 +102,7 @@ def step_in(scale: Sequence[int], pitch: int, steps: int) -> int:
 def lead_voices(previous: Sequence[int], chord: Chord, low: int, high: int) -> list[int]:
     """Each voice moves to the nearest chord tone that is free; range is kept, doublings avoided."""
     free = pitches_of(chord.tones, low, high)
-    voices = []
+    voices: list[int] = []
     for pitch in previous:
         missing = [p for p in free if p % 12 not in {v % 12 for v in voices}]
         voices.append(nearest(missing or free, pitch))

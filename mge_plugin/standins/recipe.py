@@ -21,7 +21,7 @@ from typing import Any
 from mge_plugin.config import read_json
 from mge_plugin.files import shipped_file, write_file
 from minislakh import Sound, write_corpus
-from minislakh.synth import find_soundfont
+from minislakh.sound import find_soundfont
 
 logger = logging.getLogger(__name__)
 

@@ -24,20 +24,23 @@ from minislakh.chords import (  # noqa: E402
 )
 from minislakh.compose import compose_song  # noqa: E402
 from minislakh.corpus import split_sizes  # noqa: E402
-from minislakh.drums import (  # noqa: E402
-    HITS,
-    KEYS,
-)
 from minislakh.instruments import pitched_instruments  # noqa: E402
-from minislakh.loudness import integrated_loudness  # noqa: E402
 from minislakh.melody import (  # noqa: E402
     ANSWERS,
     CADENCES,
     MOTIFS,
 )
+from minislakh.rhythm import (  # noqa: E402
+    HITS,
+    KEYS,
+)
 from minislakh.score import inst_class  # noqa: E402
+from minislakh.sound import (  # noqa: E402
+    Renderer,
+    find_soundfont,
+    integrated_loudness,
+)
 from minislakh.styles import all_styles  # noqa: E402
-from minislakh.synth import Renderer, find_soundfont  # noqa: E402
 
 RATE = 44100
 SECONDS = 4.7

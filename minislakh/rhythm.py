@@ -1,4 +1,4 @@
-"""The drum kit: grooves with fills and crashes. Also the `hits` of single percussion."""
+"""Bass lines and drums: grooves with fills and crashes, and `hits` of single percussion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .grid import (
+from .score import Instrument
+from .styles import (
     STEPS,
     Bar,
     Event,
@@ -18,7 +19,52 @@ from .grid import (
     read_steps,
     velocity_of,
 )
-from .score import Instrument
+from .theory import Chord, nearest, pitches_of
+
+_HOME = 35  # MIDI pitch around which roots are played
+
+
+def play_bass(
+    bars: Sequence[Bar], song: Song, instrument: Instrument, rng: np.random.Generator
+) -> list[Event]:
+    """One of the style's lines for each kind of section."""
+    lines = each_section(bars, lambda: choose(song.style.basses, rng))
+    gate = float(rng.uniform(0.7, 0.98))
+    events = []
+    for bar in bars:
+        if bar.final:
+            events += hold(bar, [_root(bar.chords[0].root, instrument)], 95 * bar.intensity)
+            continue
+        for symbol, beat, length in read_steps(lines[bar.section.name]):
+            pitch = _tone(symbol, bar, beat, instrument)
+            velocity = velocity_of("X" if beat == 0 else symbol, bar)
+            events.append(Event(bar.beat + beat, length * gate, pitch, velocity))
+    return events
+
+
+def _root(root: int, instrument: Instrument) -> int:
+    return nearest(pitches_of([root], instrument.low, instrument.high), _HOME)
+
+
+def _tone(symbol: str, bar: Bar, beat: float, instrument: Instrument) -> int:
+    """The pitch of a symbol of the line at this beat."""
+    chord = bar.chord_at(beat)
+    root = _root(chord.root, instrument)
+    if symbol == "a":
+        return _approach(root, bar, chord, instrument)
+    if symbol == "o":
+        return root + 12 if root + 12 <= instrument.high else root
+    tones = {"r": chord.root, "t": chord.tones[1], "f": chord.tones[2], "s": chord.tones[-1]}
+    return nearest(pitches_of([tones[symbol]], instrument.low, instrument.high), root + 3)
+
+
+def _approach(root: int, bar: Bar, chord: Chord, instrument: Instrument) -> int:
+    """A neighbour of the next root within the scale, on the side of the current root."""
+    goal = _root(bar.next_root, instrument)
+    neighbours = [p for p in pitches_of(chord.scale, goal - 2, goal + 2) if p != goal]
+    inside = [p for p in neighbours if instrument.low <= p <= instrument.high]
+    return nearest(inside, root) if inside else goal
+
 
 KEYS = {
     "kick": 36,
@@ -37,10 +83,16 @@ KEYS = {
     "l": 43,  # low tom
     "s": 38,  # snare within a fill
 }
-FILLS = ("s.s.hhml", "sshhmmll", "s..sh.m.l.l.", "ssss", "h.m.l.l.", "s.ss", "hhhmmmllllss")
-SOFTER = {"shaker": 0.6, "tambourine": 0.7, "h": 0.8, "m": 0.8, "l": 0.8}  # kits play these loud
-SOUNDING = 0.45  # length of a hit, beats; kits sound out whatever the length
-CRASH = 2.0  # length of a crash, beats
+_FILLS = ("s.s.hhml", "sshhmmll", "s..sh.m.l.l.", "ssss", "h.m.l.l.", "s.ss", "hhhmmmllllss")
+_SOFTER = {
+    "shaker": 0.6,
+    "tambourine": 0.7,
+    "h": 0.8,
+    "m": 0.8,
+    "l": 0.8,
+}  # these are loud in every kit
+_SOUNDING = 0.45  # length of a hit, beats; a kit ignores the length
+_CRASH = 2.0  # length of a crash, beats
 HITS = (
     "x..x..x...x.x...",
     "x...x.x.....x.x.",
@@ -58,7 +110,7 @@ def play_drums(
 ) -> list[Event]:
     """A groove for each kind of section, a fill before each change, a crash after it."""
     grooves = each_section(bars, lambda: _draw_groove(song, rng))
-    ends = each_section(bars, lambda: choose(FILLS, rng))
+    ends = each_section(bars, lambda: choose(_FILLS, rng))
     events = []
     for bar in bars:
         if bar.final:
@@ -68,13 +120,13 @@ def play_drums(
         events += _play_groove(bar, grooves[bar.section.name], len(fill), rng)
         events += _play_fill(bar, fill)
         if bar.index == 0 and bar.section.name in ("chorus", "bridge"):
-            events.append(Event(bar.beat, CRASH, KEYS["crash"], 100 * bar.intensity))
+            events.append(Event(bar.beat, _CRASH, KEYS["crash"], 100 * bar.intensity))
     return events
 
 
 def _draw_groove(song: Song, rng: np.random.Generator) -> dict[str, str]:
     """One of the style's grooves, its time kept on the hat, open hat or ride, perhaps shaken."""
-    groove = dict(choose(song.style.grooves, rng))
+    groove: dict[str, str] = dict(choose(song.style.grooves, rng))
     if "time" in groove:
         keeper = choose(("hat", "hat", "hat", "ride", "open"), rng)
         rhythm = groove.pop("time")
@@ -101,8 +153,8 @@ def _play_groove(
             skipped = symbol == "o" and rng.random() < 0.15
             if skipped or (beat >= until and piece != "kick"):
                 continue
-            velocity = velocity_of(symbol, bar) * SOFTER.get(piece, 1.0)
-            events.append(Event(bar.beat + beat, SOUNDING, KEYS[piece], velocity))
+            velocity = velocity_of(symbol, bar) * _SOFTER.get(piece, 1.0)
+            events.append(Event(bar.beat + beat, _SOUNDING, KEYS[piece], velocity))
     return events
 
 
@@ -111,14 +163,16 @@ def _play_fill(bar: Bar, fill: str) -> list[Event]:
     start = bar.beat + bar.beats - len(fill) / STEPS
     events = []
     for piece, beat, _ in read_steps(fill):
-        velocity = (75 + 30 * STEPS * beat / len(fill)) * SOFTER.get(piece, 1.0)
-        events.append(Event(start + beat, SOUNDING, KEYS[piece], velocity))
+        velocity = (75 + 30 * STEPS * beat / len(fill)) * _SOFTER.get(piece, 1.0)
+        events.append(Event(start + beat, _SOUNDING, KEYS[piece], velocity))
     return events
 
 
 def _strike(bar: Bar) -> list[Event]:
     """Kick and crash together: the end."""
-    return [Event(bar.beat, CRASH, KEYS[piece], 105 * bar.intensity) for piece in ("kick", "crash")]
+    return [
+        Event(bar.beat, _CRASH, KEYS[piece], 105 * bar.intensity) for piece in ("kick", "crash")
+    ]
 
 
 def play_hits(
