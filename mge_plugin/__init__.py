@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mge_plugin.inference.pipeline import Pipeline as Pipeline
     from mge_plugin.inference.pipeline import load as load
-    from mge_plugin.inference.pipeline import remix as remix
     from mge_plugin.inference.request import Init as Init
     from mge_plugin.inference.request import Keep as Keep
     from mge_plugin.inference.request import Request as Request
     from mge_plugin.inference.request import Result as Result
     from mge_plugin.inference.request import Sampling as Sampling
+    from mge_plugin.inference.request import remix as remix
     from mge_plugin.registry import install as install
 
 __version__ = "0.1.0"
@@ -32,7 +32,7 @@ _HOMES = {
     "Result": "mge_plugin.inference.request",
     "Keep": "mge_plugin.inference.request",
     "Init": "mge_plugin.inference.request",
-    "remix": "mge_plugin.inference.pipeline",
+    "remix": "mge_plugin.inference.request",
 }
 __all__ = sorted(_HOMES)
 

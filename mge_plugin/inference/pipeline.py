@@ -5,6 +5,8 @@
 The command line and the web interface call nothing else.
 """
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mge_plugin.check import check_model
-from mge_plugin.config import ConfigError, read_json
+from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import fit_length, loudness_db, resample, rms_db, to_channels
 from mge_plugin.inference.denoiser import Batch, denoise
 from mge_plugin.inference.finish import gate, refine, refine_blocks, splice
@@ -38,6 +40,7 @@ from mge_plugin.inference.windows import Windows
 from mge_plugin.models.autoencoder import Codec
 from mge_plugin.models.checkpoints import load_weights
 from mge_plugin.models.given import Given
+from mge_plugin.models.hub import find_model
 from mge_plugin.models.mge import MGEModel, create_mge_model
 from mge_plugin.prompts import Prompt, TrackPrompt, TrackPrompts, plain_prompt, prompt_names
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
@@ -104,6 +107,7 @@ class Pipeline:
         self._codec = Codec(model.pretransform, model.sample_rate)
         self.ratio = model.pretransform.downsampling_ratio  # samples per latent frame
         self.frames = sample_size // self.ratio  # of a window
+        self._seconds: Counter[str] = Counter()  # by stage, of the requests that are being run
 
     @property
     def sample_rate(self) -> int:
@@ -253,6 +257,7 @@ class Pipeline:
         for numbers, sampling in self._groups(requests):
             check_sampler(sampling.sampler, self.model.diffusion_objective)
             group = [requests[number] for number in numbers]
+            self._seconds.clear()
             with self._enough_memory(sampling):
                 results |= zip(numbers, self._run_group(group, sampling, callback), strict=True)
         return [results[number] for number in range(len(requests))]
@@ -306,7 +311,8 @@ class Pipeline:
     ) -> list[Result]:
         if requests[0].task == "replace":
             return self._replace(requests, sampling, callback)
-        songs = [self._open(request, sampling) for request in requests]
+        with self._timed("encode"):
+            songs = [self._open(request, sampling) for request in requests]
         task = requests[0].info
         if requests[0].task in _IN_ORDER:
             for number in range(max(len(song.request.prompts) for song in songs)):
@@ -318,7 +324,18 @@ class Pipeline:
         else:
             asked = [(song, prompt) for song in songs for prompt in song.request.prompts]
             self._sample(task, asked, sampling, callback)
-        return [self._finish(song, callback) for song in songs]
+        with self._timed("finish"):
+            results = [self._finish(song, callback) for song in songs]
+        for result in results:
+            result.info["seconds"] = {s: round(taken, 3) for s, taken in self._seconds.items()}
+        return results
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Add to the seconds that the stage takes for all requests of a batch."""
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] += time.perf_counter() - start
 
     def _replace(
         self, requests: Sequence[Request], sampling: Sampling, callback: Callback | None
@@ -454,17 +471,19 @@ class Pipeline:
             for candidate in range(sampling.candidates)
         ]
         size = 1 if sampling.sampler in UNBATCHED else len(rows)
-        latents = [
-            latents
-            for first in range(0, len(rows), size)
-            for latents in self._denoise(task, rows[first : first + size], sampling, callback)
-        ]
-        for number, (song, prompt) in enumerate(asked):
-            first = number * sampling.candidates
-            own = latents[first : first + sampling.candidates]
-            if sampling.choose == "mean":
-                own = [torch.stack(own).mean(dim=0)]
-            song.tracks.append(self._best(task, song, prompt, own, callback))
+        with self._timed("sample"):
+            latents = [
+                latents
+                for first in range(0, len(rows), size)
+                for latents in self._denoise(task, rows[first : first + size], sampling, callback)
+            ]
+        with self._timed("decode"):
+            for number, (song, prompt) in enumerate(asked):
+                first = number * sampling.candidates
+                own = latents[first : first + sampling.candidates]
+                if sampling.choose == "mean":
+                    own = [torch.stack(own).mean(dim=0)]
+                song.tracks.append(self._best(task, song, prompt, own, callback))
 
     def _denoise(
         self,
@@ -722,6 +741,7 @@ def _replaced(taken: Result, added: Result) -> Result:
     extra = {"removed": taken.audio[removed], "residual": taken.audio["residual"]}
     tracks = taken.info["tracks"]
     info = {"task": "replace", "extract": taken.info, "add": added.info}
+    info["seconds"] = added.info["seconds"]
     info["tracks"] = added.info["tracks"] | {
         "removed": tracks[removed],
         "residual": tracks["residual"],
@@ -740,34 +760,36 @@ def _rounded(level: float) -> float | None:
 
 
 def load(
-    model_config: Path | str,
-    ckpt: Path | str,
+    model: Path | str | None = None,
+    ckpt: Path | str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     compiled: bool = False,
 ) -> Pipeline:
-    """Open a model config and the checkpoint that belongs to it, ready for the tasks.
+    """Open a model, ready for the tasks.
 
-    `dtype` is the network's: float32, bfloat16, float16, or auto, which is bfloat16 on a GPU; the
-    autoencoder stays float32. `compiled` compiles the network at its first call, on a GPU into
+    `model` is the name of shipped weights (the default), a folder, a file with its config inside,
+    or a Hub id (see `mge_plugin.models.hub`); with `ckpt` it is a JSON config. `dtype` is the
+    network's: float32, bfloat16, float16, or auto, which is bfloat16 on a GPU; the autoencoder
+    stays float32. `compiled` compiles the network at its first call, on a GPU into
     CUDA graphs: worth it for more than one song.
     """
-    config = read_json(model_config)
+    files = find_model(model, ckpt)
+    config, where = files.config, files.config_file
     if not is_our_model(config):
         raise ConfigError(
-            f"{model_config}: not a three-track model, whose model.diffusion.type is "
-            f"{DIFFUSION_TYPE!r}"
+            f"{where}: not a three-track model, whose model.diffusion.type is {DIFFUSION_TYPE!r}"
         )
     if problems := check_model(config):
-        raise ConfigError(*(f"{model_config}: {problem}" for problem in problems))
+        raise ConfigError(*(f"{where}: {problem}" for problem in problems))
     sampling = Sampling.of_model(config)
     device = pick(device)
     precision = pick_dtype(dtype, device)
-    model = create_mge_model(config)
-    load_weights(model, ckpt)
+    network = create_mge_model(config)
+    load_weights(network, files.ckpt)
     channels = config.get("audio_channels", 2)
     level = config.get("input_level")
-    pipeline = Pipeline(model, config["sample_size"], channels, device, sampling, level)
+    pipeline = Pipeline(network, config["sample_size"], channels, device, sampling, level)
     pipeline.model.model.to(precision)
     if compiled:
         mode = "reduce-overhead" if device.startswith("cuda") else None

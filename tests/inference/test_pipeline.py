@@ -168,7 +168,7 @@ def test_a_batch_of_songs_gives_what_each_gives_alone(pipeline, noise, sampler):
     together = pipeline.run(requests)
     for request, found in zip(requests, together, strict=True):
         (alone,) = pipeline.run([request])
-        assert alone.info == found.info
+        assert alone.info | {"seconds": 0} == found.info | {"seconds": 0}
         for name, audio in alone.audio.items():
             assert_allclose(found.audio[name], audio, atol=2e-5)
 
