@@ -68,19 +68,18 @@ def evaluate(
     """
     with without_chatter():
         from mge_plugin.data.latents.encode import Ranks
-        from mge_plugin.evaluation.protocol import LABELS, Protocol
+        from mge_plugin.evaluation import EvaluationOptions, protocol
         from mge_plugin.inference.pipeline import load
         from mge_plugin.inference.request import Sampling
 
-        protocol = Protocol(
+        given_options = {"label": tuple(label)} if label else {}
+        chosen = EvaluationOptions(
             task=task,
             dataset_config=dataset_config,
             out=out,
-            labels=tuple(label or LABELS),
-            count=segments,
+            segments=segments,
             segments_file=segments_file,
             seconds=seconds,
-            seed=seed,
             batch=batch,
             demucs=demucs,
             estimates=tuple(estimates or ()),
@@ -88,11 +87,12 @@ def evaluate(
             embedding_weights=embedding_weights,
             unconditional=unconditional,
             given=given,
+            **given_options,
         )
         options = {"sampler": sampler, "schedule": schedule, "resamplings": resamplings}
         sampling = Sampling(steps, cfg_scale, seed, batch, **options)
         pipeline = load(model_config, ckpt, str(Ranks.of(os.environ).device(device)))
-    page = protocol.run(pipeline, ckpt, sampling)
+    page = protocol.evaluate(chosen, pipeline, ckpt, sampling)
     if page is not None:
         summary = json.loads((out / "summary.json").read_text())
         for line in _lines(summary):

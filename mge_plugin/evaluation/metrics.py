@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import resample, rms_db, to_channels
+from mge_plugin.evaluation import EMBEDDINGS
 from mge_plugin.models.checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -318,9 +319,6 @@ class MelStatistics:
         return np.stack([np.concatenate([p.mean(axis=1), p.std(axis=1)]) for p in pieces])
 
 
-_EMBEDDINGS = ("vggish", "vggish-relu", "clap", "mel")
-
-
 def open_embedding(name: str, weights: Path | None, model: Any, device: str) -> Embedding:
     """Open an embedding by name: vggish and vggish-relu need weights, clap is the model's own."""
     if name == "mel":
@@ -337,7 +335,7 @@ def open_embedding(name: str, weights: Path | None, model: Any, device: str) -> 
         if embedding is None:
             raise ConfigError("embedding clap: the model's conditioner embeds texts only")
         return embedding
-    raise ConfigError(f"embedding: expected one of {', '.join(_EMBEDDINGS)}, found {name!r}")
+    raise ConfigError(f"embedding: expected one of {', '.join(EMBEDDINGS)}, found {name!r}")
 
 
 def _load(network: nn.Module, weights: Path) -> None:

@@ -20,14 +20,13 @@ from mge_plugin.data.audio import rms_db
 from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import MAX_TRIES, Format, stem_window
+from mge_plugin.evaluation import SCORED_TASKS
 from mge_plugin.files import write_file
 
 _FORMAT = 1  # of the file
 _ABSENT_SHARE = 0.25  # segments from songs without the label, for each segment with it
 _LONGEST = 3600  # seconds
 _RATES = (1000, 384000)  # Hz
-SCORED_TASKS = ("generate", "extract", "add", "compose")
-GIVEN = ("labels", "rest")
 
 
 @dataclass(frozen=True)

@@ -256,6 +256,10 @@ class Demucs:
         """The labels that it separates."""
         return list(self.model.sources)
 
+    def described(self) -> str:
+        """A sentence for the page."""
+        return f"{self.title}, separates {', '.join(self.sources)}; its averages are over these"
+
     def estimate(self, excerpts: Sequence[Excerpt]) -> list[Estimate]:
         """The target sources, and the sum of all its others."""
         for excerpt in excerpts:

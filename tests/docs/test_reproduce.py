@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from minislakh import write_corpus
 from tests.cli.conftest import make_config
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "reproduce.md").read_text(), re.S)
 # Prints the commands in place of running them; all else (sed, loops) runs.
 RECORDER = """
 mge() { printf '%q ' mge "$@"; echo; }
@@ -23,22 +23,28 @@ python() { printf '%q ' python "$@"; echo; }
 TOY = {"--batch-size": "2", "--precision": "32", "--max-steps": "1", "--segments": "2"}
 
 
+def recorded(page, folder):
+    """The commands of a page's shell blocks, which run in a folder but for the commands."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / page).read_text(), re.S)
+    script = RECORDER + "\n".join(blocks)
+    shell = subprocess.run(
+        ["bash", "-euc", script], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return [shlex.split(line) for line in shell.stdout.splitlines()]
+
+
+def configs(folder):
+    """Copy the shipped configs into a folder."""
+    for name in ("model_configs", "dataset_configs"):
+        shutil.copytree(ROOT / name, folder / name)
+
+
 @pytest.fixture(scope="module")
 def commands(tmp_path_factory):
     """A folder with the shipped configs and what the blocks made of them; all commands in it."""
     folder = tmp_path_factory.mktemp("reproduce")
-    for name in ("model_configs", "dataset_configs"):
-        (folder / name).mkdir()
-        for file in (ROOT / name).glob("*.json"):
-            (folder / name / file.name).write_text(file.read_text())
-    shell = subprocess.run(
-        ["bash", "-euc", RECORDER + "\n".join(BLOCKS)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return folder, [shlex.split(line) for line in shell.stdout.splitlines()]
+    configs(folder)
+    return folder, recorded("reproduce.md", folder)
 
 
 def option(command, name):
@@ -84,17 +90,14 @@ def test_the_commands_run_end_to_end_at_toy_size(commands, monkeypatch, capsys):
     _shrink(folder)
     registry.install()
     seen = set()
-    for line in map(_toy, lines):
+    for line in map(toy, lines):
         kind = (line[1], line[3], *(o for o in line if o in ("--unconditional", "--given")))
         if line[0] == "python":
             if option(line, "--name") in ("vae", "runs/vae/vae", "t1", "runs/t1/model"):
-                scripts.main(line[3], _expanded(line[4:]))
+                run(line, monkeypatch, capsys)
         elif kind not in seen and ("encode" not in line or "latents/slakh_sa" in line):
             seen.add(kind)
-            monkeypatch.setattr("sys.argv", line)
-            with pytest.raises(SystemExit) as stopped:
-                cli.main()
-            assert stopped.value.code == 0, capsys.readouterr().err
+            run(line, monkeypatch, capsys)
     pages = {path.parent.name for path in folder.glob("results/t1/*/index.html")}
     assert {"table1_slakh_sa", "table1_prompt_slakh_sa", "table2_sa", "table2_sb"} <= pages
     assert "table3_sa" in pages and any(page.startswith("table8") for page in pages)
@@ -126,7 +129,7 @@ def _shrink(folder):
     torch.save(VGGISH.VGGish().state_dict(), folder / "checkpoints" / "vggish.pt")
 
 
-def _toy(line):
+def toy(line):
     """A command with small numbers, and with labels that MiniSlakh has."""
     line = list(line)
     for name, value in TOY.items():
@@ -134,7 +137,7 @@ def _toy(line):
             line[line.index(name) + 1] = value
     if "train.py" in line:
         line += ["--num-workers", "0", "--checkpoint-every", "1"]
-    if line[0] == "mge":
+    if "encode" in line or "evaluate" in line:
         line += ["--device", "cpu"]
     if "evaluate" in line:
         while "--label" in line:
@@ -144,7 +147,14 @@ def _toy(line):
     return line
 
 
-def _expanded(arguments):
-    """Arguments with the shell's `*` filled in; at toy size training ends at step 1."""
-    files = [re.sub(r"step=\d+", "step=1", word) for word in arguments]
-    return [str(next(Path().glob(word))) if "*" in word else word for word in files]
+def run(line, monkeypatch, capsys):
+    """Run a command in this process; the shell's `*` is filled in, training ends at step 1."""
+    files = [re.sub(r"step=\d+", "step=1", word) for word in line]
+    files = [str(next(Path().glob(word))) if "*" in word else word for word in files]
+    if line[0] == "python":
+        scripts.main(files[3], files[4:])
+        return
+    monkeypatch.setattr("sys.argv", files)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 0, capsys.readouterr().err

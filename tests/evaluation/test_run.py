@@ -11,7 +11,6 @@ import torch
 from mge_plugin.data.audio import read_audio, write_wav
 from mge_plugin.data.triplets import Format
 from mge_plugin.evaluation.metrics import ConditionerEmbedding, MelStatistics
-from mge_plugin.evaluation.protocol import Protocol
 from mge_plugin.evaluation.report import cell, table, write_report
 from mge_plugin.evaluation.run import (
     RATIO_DB,
@@ -284,9 +283,3 @@ def test_what_cannot_be_scored_is_one_sentence_before_any_work(
     code, _, err = evaluate(task, "--segments", 2, *options)
     assert code == 1 and named in err.splitlines()[-1]
     assert not (tmp_path / "out" / "scores").exists()
-
-
-def test_the_page_names_what_it_scored(tmp_path):
-    """Options without the model are one dataclass; its defaults are the paper's labels."""
-    protocol = Protocol("extract", tmp_path / "data.json", tmp_path)
-    assert protocol.labels == ("bass", "drums", "guitar", "piano") and protocol.count == 300
