@@ -5,16 +5,20 @@
 SCRIPT is a path, or the name of a script that is found in the folder MGE_SAT_SCRIPTS, in the clone
 that stable-audio-tools is installed from, or in `mge_plugin.scripts`.
 
-The script runs in this process's own `__main__`, whose `__spec__` stays: Lightning starts its other
-ranks as `python -m mge_plugin.__main__ ARGS...`, so that they are registered too. That command lacks
-the script's name; it travels in an environment variable, used only by a rank that was started with
-the very same arguments.
+The script runs in this process's own `__main__`, whose `__spec__` stays: Lightning starts its
+other ranks as `python -m mge_plugin.__main__ ARGS...`, so that they are registered too. That
+command lacks the script's name; it travels in an environment variable, used only by a rank that was
+started with the very same arguments.
 """
 
+import importlib
+import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,9 +35,9 @@ _USAGE = f"""usage: python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT [ARGS...]
        mge run [--cpu[=PROCESSES]] SCRIPT [ARGS...]
 
 Run one of stable-audio-tools' scripts with the plugin registered: train.py, unwrap_model.py,
-run_gradio.py, or the path of any script. A name without a folder is looked up in the current folder,
-in ${SCRIPTS_VARIABLE}, and in the clone that stable-audio-tools is installed from; where there is
-none, the plugin's own version of the script is used. `SCRIPT --help` shows a script's options.
+run_gradio.py, or the path of any script. A name without a folder is looked up in the current
+folder, in ${SCRIPTS_VARIABLE}, and in the clone that stable-audio-tools is installed from; where
+there is none, the plugin's own version of the script is used. `SCRIPT --help` shows its options.
 
 --cpu runs scripts that request a GPU by name without one, in one process or in several."""
 
@@ -92,6 +96,14 @@ def _find_script(name: str) -> str:
     raise SystemExit(f"{name}: no such script, expected a path or one of {', '.join(_OURS)}")
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Hide what SAT prints and warns of while it is imported, such as missing optional packages."""
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
     """Register the plugin and make `sys` look as if Python had been called with the script.
 
@@ -109,15 +121,18 @@ def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
         keep_to_cpu(launch.cpu_processes)
     arguments = [*launch.arguments]
     if launch.script in _OURS:
-        code = f"from mge_plugin.scripts import main\nmain({launch.script!r}, {arguments!r})"
-        sys.argv = [launch.script, *arguments]
-        return launch.script, compile(code, launch.script, "exec")
-    defaults = script.with_name(_DEFAULTS)
-    if script.name == "train.py" and defaults.is_file() and not Path(_DEFAULTS).exists():
-        arguments += ["--config-file", str(defaults)]
+        code = (
+            f"from mge_plugin.scripts import main\nmain({launch.script!r}, {arguments!r})".encode()
+        )
+    else:
+        code, defaults = script.read_bytes(), script.with_name(_DEFAULTS)
+        if script.name == "train.py" and defaults.is_file() and not Path(_DEFAULTS).exists():
+            arguments += ["--config-file", str(defaults)]
+        sys.path.insert(0, str(script.parent))
     sys.argv = [launch.script, *arguments]
-    sys.path.insert(0, str(script.parent))
-    return launch.script, compile(script.read_bytes(), launch.script, "exec")
+    with quietly():
+        importlib.import_module("stable_audio_tools.models.transformer")  # it prints the most
+    return launch.script, compile(code, launch.script, "exec")
 
 
 def _check_weights(arguments: Sequence[str]) -> None:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from mge_plugin.launcher import LAUNCH_VARIABLE, Launch
+from mge_plugin.launcher import LAUNCH_VARIABLE, SCRIPTS_VARIABLE, Launch, _check_weights
+from mge_plugin.scripts import _training_options
 
 SHOW = """
 import json, os, sys, __main__
@@ -83,7 +85,8 @@ def show(tmp_path):
 def test_the_script_sees_what_python_would_show_it(show, tmp_path):
     done = run("-m", "mge_plugin", str(show), "--flag", "a b", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
+    (line,) = done.stdout.splitlines()
+    seen = json.loads(line)
     assert seen["argv"] == [str(show), "--flag", "a b"]
     assert seen["file"] == str(show)
     assert seen["path0"] == str(show.parent)
@@ -124,19 +127,62 @@ def test_both_ranks_of_torchrun_are_registered(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("argv", "message"),
+    ("argv", "named"),
     [
         ([], "usage: python -m mge_plugin"),
-        (["missing.py"], "missing.py: no such script"),
-        (["--gpu", "x.py"], "unknown option --gpu"),
-        (["--cpu=0", "x.py"], "unknown option --cpu=0"),
-        (["--cpu=two", "x.py"], "unknown option --cpu=two"),
+        (["missing.py"], "missing.py"),
+        (["--gpu", "x.py"], "--gpu"),
+        (["--cpu=0", "x.py"], "--cpu=0"),
+        (["--cpu=two", "x.py"], "--cpu=two"),
         (["--cpu"], "usage: python -m mge_plugin"),
     ],
 )
-def test_a_wrong_command_line_is_one_message(argv, message):
-    with pytest.raises(SystemExit, match=message):
+def test_a_wrong_command_line_is_one_message(argv, named):
+    with pytest.raises(SystemExit, match=named):
         Launch.parse(argv)
+
+
+def test_help_is_printed_with_exit_code_0(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        Launch.parse(["--cpu", "--help"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: python -m mge_plugin")
+
+
+def test_a_script_is_found_in_the_folder_of_the_variable_or_is_ours(show, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(SCRIPTS_VARIABLE, raising=False)
+    assert Launch.parse(["train.py", "--name", "x"]) == Launch("train.py", ("--name", "x"))
+    monkeypatch.setenv(SCRIPTS_VARIABLE, str(show.parent))
+    assert Launch.parse(["show.py"]).script == str(show)
+    monkeypatch.chdir(show.parent)
+    assert Launch.parse(["show.py"]).script == str(show)
+
+
+def test_our_train_script_takes_defaults_from_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = ["--model-config", "m.json", "--dataset-config", "d.json"]
+    assert _training_options(line).batch_size == 4
+    (tmp_path / "defaults.ini").write_text("[DEFAULTS]\nbatch_size = 7\nlogger = 'none'\n")
+    options = _training_options([*line, "--seed", "3"])
+    assert (options.batch_size, options.logger, options.seed) == (7, "none", 3)
+
+
+class _Malicious:
+    def __reduce__(self):
+        return os.system, ("exit 1",)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
+    good, bad = tmp_path / "good.ckpt", tmp_path / "bad.ckpt"
+    torch.save({"state_dict": {"x": torch.zeros(1)}}, good)
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "callbacks": _Malicious()}, bad)
+    _check_weights(["--ckpt-path", str(good)])
+    for arguments in (["--ckpt-path", str(bad)], [f"--ckpt-path={bad}"]):
+        with pytest.raises(SystemExit, match=r"bad\.ckpt.*system"):
+            _check_weights(arguments)
+    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
 
 
 def test_only_a_rank_with_the_same_arguments_inherits_the_launch(show, monkeypatch):

@@ -1,35 +1,36 @@
-"""Options in groups: a command takes a dataclass, its user sees the fields as options.
+"""The `mge` command line itself: its entry point, how errors are shown, options from dataclasses.
 
-What every command says and how: errors in one sentence, progress, no chatter of others.
-
-The command line itself, and its entry point.
-
-Texts of the command line to numbers, spans of seconds and pairs.
+An option is declared once, as a dataclass field made by `config.option`. `grouped` turns the fields
+into options of a command and passes the command what its user gave.
 """
 
 import dataclasses
 import functools
+import importlib
 import inspect
-import io
 import logging
-import math
 import os
-import re
 import sys
+import types
 import typing
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import Parameter
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from tqdm import tqdm
+
+from mge_plugin import __version__
+from mge_plugin.config import choose, option
+from mge_plugin.launcher import quietly
+
+_LIST = 4  # choices up to this number are listed in place of a value
+Given = dict[str, Any]  # the options of a dataclass that were given, by field
 
 
 @contextmanager
 def errors_as_sentences() -> Iterator[None]:
-    """An expected error becomes one sentence on stderr; MGE_DEBUG=1 shows the whole of it."""
+    """Print an expected error as one sentence; MGE_DEBUG=1 shows the traceback."""
     try:
         yield
     except (ValueError, OSError, ImportError, MemoryError) as error:
@@ -40,11 +41,16 @@ def errors_as_sentences() -> Iterator[None]:
 
 
 def sentence(error: Exception) -> str:
-    """An error's message in one line; the system's own without its number."""
+    """An error's message in one line, without the number of a system error."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     return " ".join(text.split()) or type(error).__name__
+
+
+def say(line: str) -> None:
+    """Write a line to stdout, whatever characters a path has."""
+    typer.echo(line.encode(errors="backslashreplace").decode())
 
 
 def complain(line: str) -> None:
@@ -52,31 +58,36 @@ def complain(line: str) -> None:
     typer.echo(line.encode(errors="backslashreplace").decode(), err=True)
 
 
-@contextmanager
-def without_chatter() -> Iterator[None]:
-    """Hide what SAT says while it is loaded: optional packages it does without, deprecations."""
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def sampling_progress(calls: int) -> Iterator[Callable[[Any], None]]:
-    """A bar over the network's calls; yields the sampler's callback."""
-    with tqdm(total=calls, desc="sampling", unit="step") as bar:
-
-        def step(event: Any) -> None:
-            bar.update(event["advance"])
-
-        yield step
+def slow_module(name: str) -> types.ModuleType:
+    """Import a module when a command needs it: torch and SAT take seconds, and `--help` none."""
+    with quietly():
+        return importlib.import_module(name)
 
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="A three-track music model for stable-audio-tools: make music, extract any instrument.",
+    help="A three-track music model for stable-audio-tools: generate music, extract instruments.",
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        say(f"mge_plugin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _version(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Options of `mge` itself."""
 
 
 def main() -> None:
@@ -86,99 +97,99 @@ def main() -> None:
         app()
 
 
-def numbers(option: str, text: str, counts: tuple[int, ...]) -> tuple[float, ...]:
-    """Numbers with commas between, as many as one of `counts`."""
+def flag(name: str, default: Any, help: str, **metadata: Any) -> Any:
+    """An `option` whose name on the command line is not its field's."""
+    field = option(default, help, **metadata)
+    return dataclasses.field(default=default, metadata={**field.metadata, "flag": name})
+
+
+def grouped(command: Callable[..., None], **groups: type) -> Callable[..., None]:
+    """`command` with the fields of dataclasses as options.
+
+    Each of `groups` is a parameter of `command` and its dataclass. The parameter gets the
+    dataclass, or the given options alone if it is annotated with `Given`.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    parameters = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name not in groups and name in hints and parameter.kind is not Parameter.VAR_KEYWORD
+    ]
+    for name, group in groups.items():
+        of_model = hints.get(name) is Given
+        parameters += [_parameter(group, field, of_model) for field in dataclasses.fields(group)]
+
+    @functools.wraps(command)
+    def with_options(**values: Any) -> None:
+        for name, group in groups.items():
+            fields = {field.name: field for field in dataclasses.fields(group)}
+            found = {key: values.pop(key) for key in fields}
+            given = {k: _parsed(fields[k], v) for k, v in found.items() if v is not None}
+            values[name] = given if hints.get(name) is Given else group(**given)
+        command(**values)
+
+    vars(with_options)["__signature__"] = inspect.Signature(parameters)
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options
+
+
+def _parameter(group: type, field: dataclasses.Field, of_model: bool) -> Parameter:
+    """A field as an option; it is None unless it was given if the model has its default."""
+    meta, hint = field.metadata, typing.get_type_hints(group)[field.name]
+    name = meta.get("flag", f"--{field.name.replace('_', '-')}")
+    if hint is bool and field.default:
+        name += f"/--no{name[1:]}"
+    choices = meta["choices"] or ()
+    described = typer.Option(
+        name,
+        help=meta["help"],
+        rich_help_panel=meta["group"] or None,
+        metavar="|".join(choices) if 0 < len(choices) <= _LIST else None,
+        show_default="the model's" if of_model else field.default not in (None, False, (), ""),
+    )
+    default = None if of_model else field.default
+    annotation = Annotated[_kind(hint) if default is not None else _kind(hint) | None, described]
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _kind(hint: Any) -> Any:
+    """The type of which typer reads one value, or a list of values."""
+    kinds = [k for k in typing.get_args(hint) if k is not type(None)]
+    if isinstance(hint, types.UnionType):
+        return str if len(kinds) > 1 else kinds[0]
+    if typing.get_origin(hint) is tuple:
+        return list[kinds[0]] if kinds[-1] is Ellipsis else str
+    return hint
+
+
+def _parsed(field: dataclasses.Field, value: Any) -> Any:
+    """Texts of several numbers as numbers, lists as tuples; choices and the lower bound checked."""
+    choices, low = field.metadata["choices"], field.metadata["low"]
+    if choices:
+        return choose(field.name, value, {choice: choice for choice in choices})
+    if isinstance(value, str) and not isinstance(field.default, str | None):
+        numbers = _numbers(field.name, value)
+        return numbers if len(numbers) > 1 or isinstance(field.default, tuple) else numbers[0]
+    if low is not None and value < low:
+        raise ValueError(f"{field.name}: expected {low} or more, found {value}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
     try:
-        parsed = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        parsed = ()
-    if len(parsed) not in counts:
-        wanted = " or ".join(map(str, counts))
-        raise ValueError(f"{option}: expected {wanted} numbers with commas, found {text!r}")
-    return parsed
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{name}: expected numbers with commas, found {text!r}") from error
 
 
-def span(option: str, text: str) -> tuple[float, float]:
-    """`START-END`, each in seconds or as m:ss or h:mm:ss, to seconds."""
-    times = [_seconds(part) for part in text.split("-")]
-    if len(times) != 2 or None in times:
-        raise ValueError(
-            f"{option}: expected START-END, such as 0:40-0:52 or 40-52.5, found {text!r}"
-        )
-    start, end = times
-    if not start < end:
-        raise ValueError(f"{option}: expected an end after the start, found {text!r}")
-    return start, end
-
-
-def _seconds(text: str) -> float | None:
-    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?", text.strip(), re.ASCII):
-        return None
-    total = 0.0
-    for part in text.split(":"):
-        total = 60 * total + float(part)
-    return total if math.isfinite(total) else None
-
-
-def pairs(option: str, texts: Sequence[str], form: str) -> dict[str, str]:
+def pairs(name: str, texts: Sequence[str], form: str) -> Mapping[str, str]:
     """Both sides of the first equals sign of each text of a `form` such as TRACK=DB."""
     found: dict[str, str] = {}
     for text in texts:
-        name, sign, value = (part.strip() for part in text.partition("="))
-        if not (sign and name and value):
-            raise ValueError(f"{option}: expected {form}, found {text!r}")
-        if name in found:
-            raise ValueError(f"{option}: expected {name!r} once, found {value!r} too")
-        found[name] = value
+        key, sign, value = (part.strip() for part in text.partition("="))
+        if not (sign and key and value):
+            raise ValueError(f"{name}: expected {form}, found {text!r}")
+        if key in found:
+            raise ValueError(f"{name}: expected {key!r} once, found {value!r} too")
+        found[key] = value
     return found
-
-
-def flat(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters that are dataclasses are, to typer, all of their fields.
-
-    All of a command's parameters are given by name.
-    """
-    hints = typing.get_type_hints(command, include_extras=True)
-    parameters: list[Parameter] = []
-    groups: dict[str, type] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if dataclasses.is_dataclass(hints[name]):
-            groups[name] = hints[name]
-            parameters += _fields(hints[name])
-        else:
-            kind = Parameter.KEYWORD_ONLY
-            parameters.append(parameter.replace(kind=kind, annotation=hints[name]))
-
-    @functools.wraps(command)
-    def flattened(**values: Any) -> None:
-        built = {
-            name: group(
-                **{field.name: values.pop(field.name) for field in dataclasses.fields(group)}
-            )
-            for name, group in groups.items()
-        }
-        command(**values, **built)
-
-    flattened.__signature__ = inspect.Signature(parameters)
-    flattened.__annotations__ = {p.name: p.annotation for p in parameters}
-    return flattened
-
-
-def _fields(group: type) -> list[Parameter]:
-    """A dataclass's fields as parameters."""
-    hints = typing.get_type_hints(group, include_extras=True)
-    return [
-        Parameter(
-            field.name,
-            Parameter.KEYWORD_ONLY,
-            default=_default(field),
-            annotation=hints[field.name],
-        )
-        for field in dataclasses.fields(group)
-    ]
-
-
-def _default(field: dataclasses.Field) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return Parameter.empty if field.default is dataclasses.MISSING else field.default

@@ -1,111 +1,432 @@
-"""Jobs one after another: what is complete is passed over, the model is opened once, if at all.
+"""Run jobs one after another: results that exist are skipped, a failure does not stop the others.
 
-Results on disk: the tracks as audio files, and a JSON beside them that is written last.
+A result is audio files and a JSON that names them. It is complete when the JSON and all of its
+files exist: files are written under temporary names, then the JSON, then the files get their names.
+A file that the result's JSON does not name is never overwritten unless --overwrite is given.
 
-out/song_the_bass_source.wav
-out/song_the_bass_residual.wav
-out/song_the_bass.json         how they were made, and of what; with it, a result is complete
-
-What a run over several songs tells: lines as it goes, a summary or JSON, the exit code.
+Under torchrun each rank runs its share of the jobs, and rank 0 prints one report.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from tqdm import tqdm
 
-from mge_plugin.cli.app import complain, sampling_progress, sentence, without_chatter
-from mge_plugin.cli.jobs import Job
-from mge_plugin.cli.options import ModelOptions, OutputOptions
+from mge_plugin.cli.app import complain, say, sentence, slow_module
+from mge_plugin.cli.jobs import Job, Prompt
+from mge_plugin.cli.options import FORMATS, ModelOptions, OutputOptions
 from mge_plugin.config import ConfigError, found, read_json
-from mge_plugin.data.audio import audio_info, flac_problem, read_audio, write_flac, write_wav
-from mge_plugin.files import checkpoint_fingerprint, write_file
+from mge_plugin.data.audio import read_audio, write_flac, write_wav
+from mge_plugin.files import checkpoint_fingerprint, written_whole
+from mge_plugin.inference.request import Finish, Init, Keep, Request, Result, Sampling
+from mge_plugin.launcher import quietly
+from mge_plugin.models.hub import ModelFiles
 
 if TYPE_CHECKING:
     from mge_plugin.inference.pipeline import Pipeline
-    from mge_plugin.inference.request import Finish, Request, Result, Sampling
 
-_UNSEEN = ("window_batch", "seed")  # of a sampling: changes nothing; the job has its own
+Info = dict[str, Any]  # the content of a result's JSON
+_SONG_ERRORS = (ValueError, OSError, MemoryError)  # of one song; the others are still computed
+_INTERRUPTED = 130  # exit code: 128 + SIGINT
+_UNRELATED = ("window_batch", "seed")  # sampling options without influence on a job's result
+_FILES = ("song", "keep", "init", "model_config", "ckpt")  # in a request as fingerprints
+_REMEDY = "use --overwrite or another --out"
+
+
+@dataclass
+class Report:
+    """What became of the jobs of a command."""
+
+    total: int
+    as_json: bool = False
+    songs: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    error: Exception | None = None  # of the last song that failed
+
+    def add(self, job: Job, info: Info, state: str) -> None:
+        """A result was written ("done"), or it existed ("already there")."""
+        paths = [str(path) for path in track_files(job.json_path, info).values()]
+        self.songs.append({"song": job.label, "state": state, "files": paths, "info": info})
+        if self.as_json:
+            return
+        with tqdm.external_write_mode():
+            if state == "done":
+                for path in paths:
+                    say(f"Wrote {path}")
+            elif self.total == 1:
+                say(f"Already there: {', '.join(paths)}")
+
+    def failed(self, job: Job, error: Exception) -> None:
+        """Print it now if there are other songs, at the end if it was the only one."""
+        if os.environ.get("MGE_DEBUG"):
+            raise error
+        text = sentence(error)
+        self.error = error
+        self.failures.append({"song": job.label, "error": text})
+        if self.total > 1:
+            warn(f"failed: {text if text.startswith(job.label) else f'{job.label}: {text}'}")
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Whatever happens inside, the results are reported; a failed song is exit code 1."""
+        quiet = redirect_stdout(sys.stderr) if self.as_json else nullcontext()
+        try:
+            with quiet:
+                yield
+        except KeyboardInterrupt:
+            warn(
+                f"interrupted: {len(self.songs)} of {self.total} are there, the same command "
+                "resumes with the rest"
+            )
+            self._close()
+            raise typer.Exit(_INTERRUPTED) from None
+        failed = self.error
+        if _rank_and_world()[1] == 1 or self._gather():
+            self._close()
+        if failed is not None and self.total == 1:
+            raise failed
+        if failed is not None:
+            raise typer.Exit(1)
+
+    def _gather(self) -> bool:
+        """Collect the reports of all ranks; whether this rank prints them."""
+        dist = slow_module("torch.distributed")
+        rank, world = _rank_and_world()
+        dist.init_process_group("gloo", timeout=timedelta(days=30))  # ranks wait for the slowest
+        parts: list[Any] = [None] * world
+        dist.all_gather_object(parts, (self.total, self.songs, self.failures))
+        dist.destroy_process_group()
+        self.total = sum(total for total, _, _ in parts)
+        self.songs = [song for _, songs, _ in parts for song in songs]
+        self.failures = [failure for _, _, failures in parts for failure in failures]
+        return rank == 0
+
+    def _close(self) -> None:
+        if self.as_json:
+            say(json.dumps({"songs": self.songs, "failures": self.failures}, indent=4))
+        elif self.total > 1:
+            states = [song["state"] for song in self.songs]
+            say(
+                f"{states.count('done')} done, {states.count('already there')} already there, "
+                f"{len(self.failures)} failed"
+            )
+
+
+def warn(line: str) -> None:
+    """Write a line to stderr that leaves progress bars whole."""
+    with tqdm.external_write_mode(file=sys.stderr):
+        complain(line)
+
+
+def _rank_and_world() -> tuple[int, int]:
+    """This process's number and the number of processes that torchrun started."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 @dataclass(frozen=True)
-class _Saved:
-    """A result on disk."""
+class Runner:
+    """Computes the results of jobs; the model is loaded when the first one is needed."""
 
-    files: tuple[Path, ...]
-    info: dict[str, Any]  # the JSON's content
-    warning: str | None = None
+    files: ModelFiles
+    model: ModelOptions
+    output: OutputOptions
+    sampling: Sampling
+    finish: Finish = Finish()
 
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Compute every job's result, `model.batch` at a time."""
+        rank, world = _rank_and_world()
+        jobs = jobs[rank::world]
+        report = Report(len(jobs), self.output.json)
+        with report.closing():
+            waiting = [self._renamed(job) for job in jobs if self._is_missing(job, report)]
+            if not waiting:
+                return
+            self.output.make_folder()
+            if self.files.card.notice and any(job.song for job in waiting):
+                warn(f"note: {self.files.card.notice}")
+            pipeline = self._load(waiting)
+            with tqdm(total=len(waiting), desc="songs", disable=len(waiting) == 1) as bar:
+                for first in range(0, len(waiting), self.model.batch):
+                    group = waiting[first : first + self.model.batch]
+                    self._compute(group, pipeline, report)
+                    bar.update(len(group))
 
-def _request_of(
-    job: Job, sampling: "Sampling", finish: "Finish", settings: dict[str, Any]
-) -> dict[str, Any]:
-    """All that decides a result, as plain data: files by their fingerprints."""
-    values = {k: v for k, v in asdict(sampling).items() if k not in _UNSEEN}
-    values |= (
-        asdict(finish)
-        | settings
-        | {
-            "task": job.task,
-            "prompts": [words.described() for words in job.prompts],
-            "negative": job.negative,
-            "seed": job.seed,
-            "seconds": job.seconds,
-            "song": job.song and checkpoint_fingerprint(job.song),
-            "keep": job.keep and checkpoint_fingerprint(job.keep),
-            "redo": job.redo,
-            "init": job.init and checkpoint_fingerprint(job.init),
-            "init_level": job.init_level,
+    def _is_missing(self, job: Job, report: Report) -> bool:
+        """Whether the result is to be computed; a result with other settings is a failure."""
+        try:
+            job.check_files()
+            info = None if self.output.overwrite else self._read_complete(job)
+        except _SONG_ERRORS as error:
+            report.failed(job, error)
+            return False
+        if info is not None:
+            report.add(job, info, "already there")
+        return info is None
+
+    def _renamed(self, job: Job) -> Job:
+        """The job with long names if files of other results have its names."""
+        return job.with_long_names() if self._taken(job, job.sources) else job
+
+    def _taken(self, job: Job, tracks: Iterable[str]) -> list[Path]:
+        """Existing files of the tracks' names that the job's own JSON does not name."""
+        if self.output.overwrite:
+            return []
+        path = job.json_path
+        own = track_files(path, read_json(path)).values() if path.exists() else ()
+        names = [f"{job.file_name(track)}.{suffix}" for track in tracks for suffix in FORMATS]
+        return [p for p in map(path.with_name, names) if os.path.lexists(p) and p not in own]
+
+    def _request(self, job: Job) -> Info:
+        """All that decides a job's result, as plain data."""
+        options = asdict(self.sampling) | asdict(self.finish)
+        values = {name: value for name, value in options.items() if name not in _UNRELATED}
+        values |= {
+            "dtype": self.model.dtype,
+            "format": self.output.format,
+            "model_config": checkpoint_fingerprint(self.files.config_file),
+            "ckpt": checkpoint_fingerprint(self.files.ckpt),
         }
-    )
-    return json.loads(json.dumps(values))
+        return json.loads(json.dumps(values | job.described()))
+
+    def _read_complete(self, job: Job) -> Info | None:
+        """The JSON of this request's result if it is complete; another result raises."""
+        path, request = job.json_path, self._request(job)
+        if not path.exists():
+            return None
+        try:
+            info = read_json(path)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; {_REMEDY}") from error
+        stored = info.get("request")
+        if not isinstance(stored, dict):
+            raise ConfigError(f"{path}: exists and was not written by this command: {_REMEDY}")
+        if differences := _differences(stored, request):
+            raise ConfigError(f"{path}: exists with other settings ({differences}): {_REMEDY}")
+        return info if all(file.is_file() for file in track_files(path, info).values()) else None
+
+    def _load(self, jobs: Sequence[Job]) -> "Pipeline":
+        """Load the model, and check what needs it."""
+        options, device = self.model, self.model.device
+        if _rank_and_world()[1] > 1:
+            ranks = slow_module("mge_plugin.data.latents.encode").Ranks.of(os.environ)
+            device = str(ranks.device(device))
+        inside = self.files.config_file == self.files.ckpt
+        with quietly():
+            pipeline = slow_module("mge_plugin.inference.pipeline").load(
+                self.files.ckpt if inside else self.files.config_file,
+                None if inside else self.files.ckpt,
+                device=device,
+                dtype=options.dtype,
+                compiled=options.compile,
+            )
+        if any(job.has_example for job in jobs) and not pipeline.supports_audio:
+            raise ValueError(
+                f"--example: {self.files.name} takes text prompts only; a model with conditioner "
+                "mge_clap or mge_text_audio supports audio"
+            )
+        return pipeline
+
+    def _compute(self, group: Sequence[Job], pipeline: "Pipeline", report: Report) -> None:
+        """Compute jobs together; if that fails, each alone, so that one song fails alone."""
+        stages = _Stages()
+        try:
+            results = self._results(group, pipeline, stages)
+        except _SONG_ERRORS as error:
+            if len(group) == 1:
+                report.failed(group[0], error)
+            else:
+                for job in group:
+                    self._compute([job], pipeline, report)
+            return
+        for job, result in zip(group, results, strict=True):
+            try:
+                info = self._save(job, result, self._run_info(pipeline, stages))
+            except _SONG_ERRORS as error:
+                report.failed(job, error)
+            else:
+                for line in _remarks(info):
+                    warn(f"{job.label}: {line}")
+                report.add(job, info, "done")
+
+    def _results(
+        self, group: Sequence[Job], pipeline: "Pipeline", stages: "_Stages"
+    ) -> list[Result]:
+        """The results of jobs, with a bar over the network's calls."""
+        if group[0].chain:
+            return [self._chained(job, pipeline, stages) for job in group]
+        requests = [self._to_request(job, job.prompts) for job in group]
+        return stages.run(pipeline, requests)
+
+    def _to_request(self, job: Job, prompts: Sequence[Prompt], audio: Any = None) -> Request:
+        song = audio if audio is not None else job.song
+        return Request(
+            job.task,
+            tuple(_with_audio(prompt) for prompt in prompts),
+            song,
+            seconds=job.seconds,
+            seed=job.seed,
+            negative=job.negative or None,
+            keep=None if job.keep is None else Keep(job.keep, job.redo),
+            init=None if job.init is None else Init(job.init, job.init_level),
+            new_prompt=job.new_prompt and _with_audio(job.new_prompt),
+            sampling=self.sampling,
+            finish=self.finish,
+        )
+
+    def _chained(self, job: Job, pipeline: "Pipeline", stages: "_Stages") -> Result:
+        """Extract each prompt from the residual of the one before."""
+        rest, audio, tracks = None, {}, {}
+        for name, prompt in zip(job.sources, job.prompts, strict=True):
+            (result,) = stages.run(pipeline, [self._to_request(job, [prompt], rest)])
+            source = next(iter(result.audio))
+            audio[name], tracks[name] = result.audio[source], result.info["tracks"][source]
+            rest = (result.audio["residual"], result.sample_rate)
+        info = result.info | {"tracks": tracks | {"residual": result.info["tracks"]["residual"]}}
+        return Result(audio | {"residual": rest[0]}, result.sample_rate, info)
+
+    def _save(self, job: Job, result: Result, run: Info) -> Info:
+        """Write a result's audio and its JSON; returns the JSON's content."""
+        tracks = _tracks_to_write(job, result)
+        as_flac = self.output.format == "flac" and not result.flac_problem()
+        write, suffix = (write_flac, "flac") if as_flac else (write_wav, "wav")
+        renamed = dict(zip(result.audio, job.sources, strict=False))  # sources come first
+        names = {t: f"{job.file_name(renamed.get(t, t))}.{suffix}" for t in tracks}
+        path = job.json_path
+        paths = {track: path.with_name(name) for track, name in names.items()}
+        if taken := self._taken(job, [renamed.get(track, track) for track in tracks]):
+            raise ConfigError(f"{taken[0]}: exists and belongs to another result: {_REMEDY}")
+        start = time.monotonic()
+        with ExitStack() as renaming:
+            for track, audio in tracks.items():
+                partial = renaming.enter_context(written_whole(paths[track]))
+                write(partial, audio, result.sample_rate)
+            run["seconds"]["write"] = round(time.monotonic() - start, 3)
+            song = {} if job.song is None else {"song": str(job.song)}
+            origin = {"model_config": str(self.files.config_file), "ckpt": str(self.files.ckpt)}
+            info = song | origin | {"request": self._request(job), "files": names} | result.info
+            info |= {"run": run}
+            if self.output.format == "flac" and not as_flac:
+                info["format_problem"] = result.flac_problem()
+            for old in paths.values():  # beside the new JSON they would be taken for its own
+                old.unlink(missing_ok=True)
+            text = json.dumps(info, indent=4, ensure_ascii=False, allow_nan=False)
+            with written_whole(path) as partial:
+                partial.write_bytes(text.encode(errors="backslashreplace"))
+        return info
+
+    def _run_info(self, pipeline: "Pipeline", stages: "_Stages") -> Info:
+        """What was effective: device, precision, time and memory."""
+        weight = next(pipeline.model.model.parameters())
+        return {
+            "device": str(pipeline.device),
+            "dtype": str(weight.dtype).removeprefix("torch."),
+            "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
+            "peak_memory_mb": _peak_memory(pipeline.device),
+        }
 
 
-def _read_complete(base: Path, request: dict[str, Any]) -> _Saved | None:
-    """The result of this request if it is there whole; of another request raises ConfigError."""
-    path = _json_path(base)
-    if not path.exists():
-        return None
-    remedy = "use --overwrite or another --out"
-    try:
-        info = read_json(path)
-    except ConfigError as error:
-        raise ConfigError(f"{error}; {remedy}") from error
-    there = info.get("request")
-    if not isinstance(there, dict):
-        raise ConfigError(f"{path}: exists and was not written by this command: {remedy}")
-    if differences := _differences(there, request):
-        raise ConfigError(f"{path}: exists with other settings ({differences}): {remedy}")
-    files = tuple(track_files(path, info).values())
-    return _Saved(files, info) if all(file.is_file() for file in files) else None
+class _Stages:
+    """Runs requests with a progress bar, and adds up the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def run(self, pipeline: "Pipeline", requests: Sequence[Request]) -> list[Result]:
+        """The requests' results."""
+        last = time.monotonic()
+        with tqdm(total=pipeline.steps(requests), desc="sampling", unit="step") as bar:
+
+            def step(event: Mapping[str, Any]) -> None:
+                nonlocal last
+                now = time.monotonic()
+                self.seconds[event["stage"]] += now - last
+                last = now
+                bar.update(event["advance"])
+
+            results = pipeline.run(requests, step)
+        self.seconds["finish"] += time.monotonic() - last
+        return results
 
 
-def _differences(there: dict[str, Any], request: dict[str, Any]) -> str:
-    """What the request on disk says otherwise; a file's fingerprint tells nobody anything."""
-    files = ("song", "keep", "init", "model_config", "ckpt")
-    names = [n for n in {**request, **there} if there.get(n) != request.get(n)]
+def _with_audio(prompt: Prompt) -> Any:
+    """A prompt with the samples of its examples in place of their paths."""
+    if not isinstance(prompt, dict):
+        return prompt
+    read = dict(prompt)
+    for label, part in prompt.items():
+        if isinstance(part, dict):
+            audio, rate = read_audio(part["audio"])
+            read[label] = part | {"audio": audio, "sample_rate": rate}
+    return read
+
+
+def _tracks_to_write(job: Job, result: Result) -> dict[str, Any]:
+    """The audio of a result that its job requests, by track."""
+    if job.minus:
+        return {"residual": result.audio["residual"]}
+    absent = set(_absent(result.info)) if job.all else set()
+    return {name: audio for name, audio in result.audio.items() if name not in absent}
+
+
+def _absent(info: Info) -> Iterator[str]:
+    """The names of the sources that were not found in the song."""
+    for name, track in info["tracks"].items():
+        presence = track.get("presence", {})
+        threshold = presence.get("threshold")
+        if threshold is not None and presence["score"] < threshold:
+            yield name
+
+
+def _remarks(info: Info) -> Iterator[str]:
+    """What a user should know of a result."""
+    if problem := info.get("format_problem"):
+        yield f"written as WAV, since a FLAC cannot hold it as it is: {problem}"
+    tracks = info["tracks"]
+    sources = [name for name, track in tracks.items() if "presence" in track]
+    if sources and all(tracks[name]["rms_db"] is None for name in (*sources, "residual")):
+        yield "is silent, so is all that was extracted"
+        return
+    absent = list(_absent(info))
+    if info["request"].get("all"):
+        if absent:
+            yield f"not in the song: {', '.join(absent)}"
+        return
+    for name in absent:
+        presence = tracks[name]["presence"]
+        yield (
+            f"{tracks[name]['prompt']!r} was not found (presence {presence['score']:.2f} of "
+            f"{presence['threshold']:g}) and is silent; --no-gate writes what the model made"
+        )
+
+
+def _differences(stored: Info, request: Info) -> str:
+    """The settings of a stored result that differ; files are named only."""
+    defaults = asdict(Sampling()) | asdict(Finish())  # of options that did not exist then
+    defaults = json.loads(json.dumps(defaults))
+    stored = defaults | stored
+    names = [n for n in {**request, **stored} if n not in _UNRELATED]
     return ", ".join(
         f"another {name}"
-        if name in files
-        else f"{name}: found {found(there.get(name))}, asked {found(request.get(name))}"
+        if name in _FILES
+        else f"{name}: found {found(stored.get(name))}, requested {found(request.get(name))}"
         for name in names
+        if stored.get(name) != request.get(name)
     )
 
 
-def _json_path(base: Path) -> Path:
-    """The JSON of a result."""
-    return base.with_name(f"{base.name}.json")
-
-
-def track_files(path: Path, info: dict[str, Any]) -> dict[str, Path]:
-    """The audio files that a result's JSON names, by track; they lie beside it."""
+def track_files(path: Path, info: Info) -> dict[str, Path]:
+    """The audio files that a result's JSON names, by track; they are beside it."""
     files = info.get("files")
     if not isinstance(files, dict) or not files:
         raise ConfigError(f"{path}: expected files by track, found {found(files)}")
@@ -115,302 +436,15 @@ def track_files(path: Path, info: dict[str, Any]) -> dict[str, Path]:
     return {track: path.with_name(name) for track, name in files.items()}
 
 
-def save(base: Path, result: "Result", info: dict[str, Any], audio_format: str) -> _Saved:
-    """Write a result, each file whole or not at all, the JSON last.
+def _peak_memory(device: str) -> int | None:
+    """Peak of the device's memory, or of this process's, in MB; None if it is unknown."""
+    if device.startswith("cuda"):
+        import torch
 
-    What a FLAC cannot hold as it is becomes a WAV, all tracks of it, and the warning says why.
-    """
-    _json_path(base).unlink(missing_ok=True)  # it would call new tracks those of an old request
-    suffix, write, warning = "wav", write_wav, None
-    if audio_format == "flac":
-        problems = ((n, flac_problem(a, result.sample_rate)) for n, a in result.audio.items())
-        warning = next((f"{name}: {problem}" for name, problem in problems if problem), None)
-        suffix, write = ("flac", write_flac) if warning is None else ("wav", write_wav)
-    names = {track: f"{base.name}_{track}.{suffix}" for track in result.audio}
-    for track, audio in result.audio.items():
-        write(base.with_name(names[track]), audio, result.sample_rate)
-    info = info | {"files": names} | result.info
-    text = json.dumps(info, indent=4, ensure_ascii=False)
-    write_file(_json_path(base), text.encode(errors="backslashreplace"))
-    warning = warning and f"written as WAV, since a FLAC cannot hold it as it is: {warning}"
-    return _Saved(tuple(base.with_name(name) for name in names.values()), info, warning)
-
-
-_SONG_ERRORS = (ValueError, OSError, MemoryError)  # of one song; the others go on
-_INTERRUPTED = 130  # exit code: 128 + SIGINT
-
-
-def tell(line: str) -> None:
-    """A line on stderr that leaves the bars whole."""
-    with tqdm.external_write_mode(file=sys.stderr):
-        complain(line)
-
-
-@dataclass
-class Report:
-    """How the jobs of a command end."""
-
-    total: int
-    as_json: bool = False
-    songs: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    error: Exception | None = None  # the last song's that failed
-
-    def done(self, job: Job, saved: _Saved) -> None:
-        """A result was made and written."""
-        self._add(job, saved, "done")
-        for line in [saved.warning, *missing(saved.info)]:
-            if line:
-                tell(f"{job.label}: {line}")
-        if not self.as_json:
-            with tqdm.external_write_mode():
-                for path in saved.files:
-                    self._say(f"Wrote {path}")
-
-    def present(self, job: Job, saved: _Saved) -> None:
-        """A result of the same request was there."""
-        self._add(job, saved, "already there")
-        if self.total == 1 and not self.as_json:
-            self._say(f"Already there: {', '.join(map(str, saved.files))}")
-
-    def failed(self, job: Job, error: Exception) -> None:
-        """Tell it now if there are other songs, at the end if it was the only one."""
-        if os.environ.get("MGE_DEBUG"):
-            raise error
-        text = sentence(error)
-        self.error = error
-        self.failures.append({"song": job.label, "error": text})
-        if self.total > 1:
-            tell(f"failed: {text if text.startswith(job.label) else f'{job.label}: {text}'}")
-
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Whatever happens inside, what was made is told; a song that failed is exit code 1."""
-        quiet = redirect_stdout(sys.stderr) if self.as_json else nullcontext()
-        try:
-            with quiet:
-                yield
-        except KeyboardInterrupt:
-            finished = self._count("done") + self._count("already there")
-            tell(
-                f"interrupted: {finished} of {self.total} are there, the same command goes on "
-                "with the rest"
-            )
-            self._close()
-            raise typer.Exit(_INTERRUPTED) from None
-        self._close()
-        if self.error is not None and self.total == 1:
-            raise self.error
-        if self.failures:
-            raise typer.Exit(1)
-
-    def _add(self, job: Job, saved: _Saved, state: str) -> None:
-        files = [str(path) for path in saved.files]
-        self.songs.append({"song": job.label, "state": state, "files": files, "info": saved.info})
-
-    def _count(self, state: str) -> int:
-        return sum(song["state"] == state for song in self.songs)
-
-    def _close(self) -> None:
-        if self.as_json:
-            typer.echo(json.dumps({"songs": self.songs, "failures": self.failures}, indent=4))
-        elif self.total > 1:
-            self._say(
-                f"{self._count('done')} done, {self._count('already there')} already there, "
-                f"{len(self.failures)} failed"
-            )
-
-    def _say(self, line: str) -> None:
-        typer.echo(line.encode(errors="backslashreplace").decode())
-
-
-def missing(info: dict[str, Any]) -> Iterator[str]:
-    """A line for each source that was not found in a song."""
-    tracks = info["tracks"]
-    looked_for = {name: track for name, track in tracks.items() if "presence" in track}
-    if looked_for and all(tracks[name]["rms_db"] is None for name in (*looked_for, "residual")):
-        yield "is silent, so is all that was extracted"
-        return
-    for track in looked_for.values():
-        presence = track["presence"]
-        if presence["threshold"] is not None and presence["score"] < presence["threshold"]:
-            yield (
-                f"{track['prompt']!r} was not found (presence {presence['score']:.2f} of "
-                f"{presence['threshold']:g}) and became silence; --no-gate gives what was made"
-            )
-
-
-def run_jobs(
-    jobs: Sequence[Job],
-    sampling: "Sampling",
-    finish: "Finish",
-    model: ModelOptions,
-    output: OutputOptions,
-    together: int = 1,
-) -> None:
-    """Make every job's result, `together` in a batch; one that fails does not stop the others."""
-    model.check()
-    output.check()
-    report = Report(len(jobs), output.as_json)
-    with report.closing():
-        requests = _Requests(sampling, finish, model, output)
-        waiting = [job for job in jobs if _is_to_do(job, requests, report)]
-        if not waiting:
-            return
-        output.make_folder()
-        maker = _Maker.open(model, sampling, finish, jobs)
-        with tqdm(total=len(waiting), desc="songs", disable=len(waiting) == 1) as bar:
-            for first in range(0, len(waiting), together):
-                group = waiting[first : first + together]
-                _make(group, maker, requests, report)
-                bar.update(len(group))
-
-
-class _Requests:
-    """What is asked of each job, and what is written of it."""
-
-    def __init__(
-        self,
-        sampling: "Sampling",
-        finish: "Finish",
-        model: ModelOptions,
-        output: OutputOptions,
-    ) -> None:
-        self.sampling, self.finish, self.output = sampling, finish, output
-        self.settings = {
-            "dtype": model.dtype,
-            "format": output.format,
-            "model_config": checkpoint_fingerprint(model.model_config),
-            "ckpt": checkpoint_fingerprint(model.ckpt),
-        }
-        self.origin = {"model_config": str(model.model_config), "ckpt": str(model.ckpt)}
-
-    def of(self, job: Job) -> dict[str, Any]:
-        """All that decides the result."""
-        return _request_of(job, self.sampling, self.finish, self.settings)
-
-    def info(self, job: Job) -> dict[str, Any]:
-        """What a result's JSON says besides how it was made."""
-        song = {} if job.song is None else {"song": str(job.song)}
-        return song | self.origin | {"request": self.of(job)}
-
-
-def _is_to_do(job: Job, requests: _Requests, report: Report) -> bool:
-    """Whether a job waits: its files can be read and its result is not there."""
+        return torch.cuda.max_memory_allocated(device) // 10**6
     try:
-        _check_files(job)
-        request = requests.of(job)
-        saved = None if requests.output.overwrite else _read_complete(job.base, request)
-    except _SONG_ERRORS as error:
-        report.failed(job, error)
-        return False
-    if saved is not None:
-        report.present(job, saved)
-    return saved is None
-
-
-def _check_files(job: Job) -> None:
-    """By their headers: a kept track has the rate and the length of its song, and the spans."""
-    song = None if job.song is None else audio_info(job.song)
-    for name, path in (("--keep", job.keep), ("--init", job.init)):
-        if path is None:
-            continue
-        rate, frames = audio_info(path)
-        if song is not None and song != (rate, frames):
-            raise ValueError(
-                f"{name}: expected {song[1]} samples at {song[0]} Hz as {job.song} has, found "
-                f"{frames} at {rate} Hz in {path}"
-            )
-    if job.keep is None:
-        return
-    rate, frames = audio_info(job.keep)
-    for start, end in job.redo:
-        if start >= frames / rate:
-            raise ValueError(
-                f"--redo: expected seconds of {job.keep}, which has {frames / rate:.2f}, "
-                f"found {start:g} to {end:g}"
-            )
-
-
-def _make(group: Sequence[Job], maker: "_Maker", requests: _Requests, report: Report) -> None:
-    """Make some jobs together; where that fails, each alone, so that one failure is one song's."""
-    try:
-        results = maker.make(group)
-    except _SONG_ERRORS as error:
-        if len(group) == 1:
-            report.failed(group[0], error)
-        else:
-            for job in group:
-                _make([job], maker, requests, report)
-        return
-    for job, result in zip(group, results, strict=True):
-        try:
-            saved = save(job.base, result, requests.info(job), requests.output.format)
-        except _SONG_ERRORS as error:
-            report.failed(job, error)
-        else:
-            report.done(job, saved)
-
-
-@dataclass
-class _Maker:
-    """A model that makes jobs' results."""
-
-    pipeline: "Pipeline"
-    sampling: "Sampling"
-    finish: "Finish"
-    examples: dict[Path, dict[str, Any]]  # as prompts have them
-
-    @classmethod
-    def open(
-        cls, model: ModelOptions, sampling: "Sampling", finish: "Finish", jobs: Sequence[Job]
-    ) -> "_Maker":
-        """Load the model, and check what only it can tell."""
-        with without_chatter():
-            from mge_plugin.inference.pipeline import load
-            from mge_plugin.inference.sampling import check_sampler
-
-            pipeline = load(
-                model.model_config, model.ckpt, model.device, model.dtype, model.compiled
-            )
-        check_sampler(sampling.sampler, pipeline.model.diffusion_objective)
-        paths = {words.example for job in jobs for words in job.prompts} - {None}
-        if paths and not pipeline.supports_audio:
-            raise ValueError(
-                f"--example: {model.model_config} has texts for prompts only; a model with "
-                "conditioner mge_clap hears"
-            )
-        return cls(pipeline, sampling, finish, {path: _example(path) for path in paths})
-
-    def make(self, jobs: Sequence[Job]) -> "list[Result]":
-        """The jobs' results, with a bar over the steps."""
-        requests = [self._request(job) for job in jobs]
-        with sampling_progress(self.pipeline.steps(requests)) as callback:
-            return self.pipeline.run(requests, callback)
-
-    def _request(self, job: Job) -> "Request":
-        from mge_plugin.inference.request import Init, Keep, Request
-
-        words = [words.prompt(job.task, self.examples.__getitem__) for words in job.prompts]
-        new = words.pop() if job.task == "replace" else None
-        return Request(
-            job.task,
-            words,
-            job.song,
-            job.seconds,
-            job.seed,
-            job.negative or None,
-            None if job.keep is None else Keep(job.keep, job.redo),
-            None if job.init is None else Init(job.init, job.init_level),
-            new,
-            self.sampling,
-            self.finish,
-        )
-
-
-def _example(path: Path) -> dict[str, Any]:
-    """An audio example as a prompt has it."""
-    import torch
-
-    audio, rate = read_audio(path)
-    return {"audio": torch.from_numpy(audio), "sample_rate": rate}
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 10**6

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mge_plugin.cli.app import app, without_chatter
+from mge_plugin.cli.app import app
+from mge_plugin.launcher import quietly
 
 
 @app.command()
@@ -66,7 +67,7 @@ def evaluate(
 
     Under torchrun each rank takes its share; an interrupted run resumes.
     """
-    with without_chatter():
+    with quietly():
         from mge_plugin.data.latents.encode import Ranks
         from mge_plugin.evaluation import EvaluationOptions, protocol
         from mge_plugin.inference.pipeline import load

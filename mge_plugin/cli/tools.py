@@ -1,9 +1,4 @@
-"""`mge run`: stable-audio-tools' own scripts with the plugin registered.
-
-`mge demo`, `mge doctor`, `mge check`: does it work here, and do the configs fit?
-
-`mge patch`: stable-audio-tools finds this plugin by itself.
-"""
+"""`mge demo`, `mge doctor`, `mge check`, `mge patch`, `mge run`: does it work, and with SAT?"""
 
 import os
 import sys
@@ -12,31 +7,26 @@ from typing import Annotated
 
 import typer
 
-from mge_plugin.cli.app import app, complain, without_chatter
+from mge_plugin.cli.app import app, complain, say, slow_module
 from mge_plugin.cli.options import Device, Out, Seed
+from mge_plugin.config import ConfigError, read_json
+from mge_plugin.launcher import quietly
+from mge_plugin.patch import apply_patch, find_file, is_patched, revert_patch
 
 
 @app.command()
-def demo(
-    out: Out = Path("demo"),
-    seed: Seed = 0,
-    device: Device = "auto",
-) -> None:
-    """Extract, add and generate with the weights that ship, on a new song; write a page."""
-    from mge_plugin.demo import run_demo
-
-    typer.echo(f"Open {run_demo(out, seed, device)}")
+def demo(out: Out = Path("demo"), seed: Seed = 0, device: Device = "auto") -> None:
+    """Extract, add and generate with the shipped weights on a new song; write a page."""
+    say(f"Open {slow_module('mge_plugin.demo').run_demo(out, seed, device)}")
 
 
 @app.command()
 def doctor() -> None:
-    """Say what is installed and found, and what is wrong."""
-    from mge_plugin.doctor import examine
-
-    with without_chatter():
-        findings = list(examine())
+    """List what is installed and found, and what is wrong."""
+    with quietly():
+        findings = list(slow_module("mge_plugin.doctor").examine())
     for finding in findings:
-        typer.echo(f"{finding.name:22} {finding.value}")
+        say(f"{finding.name:22} {finding.value}")
     problems = [finding for finding in findings if finding.problem]
     for finding in problems:
         complain(f"problem: {finding.name}: {finding.problem}")
@@ -50,15 +40,22 @@ def check(
     dataset_config: Annotated[Path | None, typer.Argument(help="A dataset config.")] = None,
 ) -> None:
     """Verify that a model config and a dataset config fit; report every problem at once."""
-    from mge_plugin.check import check_configs
-
-    with without_chatter():
-        problems = check_configs(model_config, dataset_config)
+    if dataset_config is not None and _is_dataset(model_config) > _is_dataset(dataset_config):
+        model_config, dataset_config = dataset_config, model_config
+    with quietly():
+        problems = slow_module("mge_plugin.check").check_configs(model_config, dataset_config)
     for problem in problems:
         complain(f"problem: {problem}")
     if problems:
         raise typer.Exit(1)
-    typer.echo("ok: everything fits")
+    say("ok: everything fits")
+
+
+def _is_dataset(path: Path) -> bool:
+    try:
+        return not {"dataset_type", "datasets"}.isdisjoint(read_json(path))
+    except ConfigError:
+        return False
 
 
 @app.command()
@@ -66,30 +63,29 @@ def patch(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="A clone of stable-audio-tools, or its package's folder; the installed package "
-            "if absent."
+            help="A clone of stable-audio-tools, or its package's folder. Default: the installed "
+            "package.",
+            show_default=False,
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Only report whether it is applied: exit code 0 if so.")
+        bool, typer.Option("--check", help="Only report whether it is applied: then exit code 0.")
     ] = False,
-    revert: Annotated[bool, typer.Option("--revert", help="Remove it again.")] = False,
+    revert: Annotated[bool, typer.Option("--revert", help="Remove the patch.")] = False,
 ) -> None:
     """Patch stable-audio-tools so that its scripts load this plugin: python train.py ..."""
-    from mge_plugin.patch import apply_patch, find_file, is_patched, revert_patch
-
     if check and revert:
         raise ValueError("--check and --revert: expected one of them, found both")
     file = find_file(path)
     if check:
         applied = is_patched(file)
-        typer.echo(f"{file}: {'applied' if applied else 'not applied'}")
+        say(f"{file}: {'applied' if applied else 'not applied'}")
         raise typer.Exit(0 if applied else 1)
     if revert:
         result = "reverted" if revert_patch(file) else "not patched, nothing to revert"
     else:
         result = "patched" if apply_patch(file) else "already patched"
-    typer.echo(f"{file}: {result}")
+    say(f"{file}: {result}")
 
 
 @app.command(
@@ -98,5 +94,4 @@ def patch(
 )
 def run(context: typer.Context) -> None:
     """Run a script of stable-audio-tools with the plugin: mge run [--cpu] SCRIPT ARGS..."""
-    arguments = [sys.executable, "-m", "mge_plugin", *context.args]
-    os.execv(sys.executable, arguments)
+    os.execv(sys.executable, [sys.executable, "-m", "mge_plugin", *context.args])

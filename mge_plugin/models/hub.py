@@ -1,9 +1,9 @@
 """Find a model by name: shipped weights, a folder, a file with its config inside, or the Hub.
 
-    minislakh                     the weights that ship with this package
-    runs/mine                     a folder: model.json or model_config.json, model.safetensors or .ckpt
-    mine.safetensors, mine.ckpt   a file that contains its config: a checkpoint of SAT's train.py does
-    user/repo, user/repo@v1       a repository of huggingface.co with model_config.json, as SAT's are
+    minislakh                the weights that ship with this package
+    runs/mine                a folder: model.json or model_config.json, model.safetensors or .ckpt
+    mine.ckpt                a file that contains its config: checkpoints of SAT's train.py do
+    user/repo, user/repo@v1  a repository of huggingface.co with model_config.json, as SAT's are
 
 Importing this module imports neither torch nor huggingface_hub.
 """

@@ -10,6 +10,7 @@ import soundfile as sf
 import torch
 
 from mge_plugin import cli
+from mge_plugin.inference import pipeline
 from mge_plugin.models.mge import create_mge_model
 
 ROOT = Path(__file__).parents[2]
@@ -32,15 +33,31 @@ def make_config(latent_dim):
     return config | {"sample_size": WINDOW, "sample_rate": RATE, "audio_channels": 1}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
+def load_once():
+    """Each model is loaded once in a session: results never depend on earlier ones."""
+    load, loaded = pipeline.load, {}
+
+    def load_cached(*arguments, **options):
+        key = repr((arguments, options))
+        if key not in loaded:
+            loaded[key] = load(*arguments, **options)
+        return loaded[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "load", load_cached)
+        yield
+
+
+@pytest.fixture(scope="session")
 def tiny_config():
     """A model config with which everything is quick."""
     return make_config(latent_dim=4)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(tiny_config, tmp_path_factory):
-    """Options of the command line that name a model with random weights."""
+    """Options that name a model with random weights, without defaults of its own."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "model.json").write_text(json.dumps(tiny_config))
     torch.manual_seed(0)
@@ -51,7 +68,7 @@ def tiny(tiny_config, tmp_path_factory):
     return ["--model-config", str(folder / "model.json"), "--ckpt", str(folder / "model.ckpt")]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def other_ckpt(tmp_path_factory):
     """Weights of a model with twice the latent channels."""
     path = tmp_path_factory.mktemp("other") / "other.ckpt"

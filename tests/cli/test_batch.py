@@ -1,7 +1,10 @@
-"""Several songs in one command: failures, JSON, formats, what is said."""
+"""Several songs in one command: failures, JSON, resuming, interrupts, ranks."""
 
 import json
-import re
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,77 +18,71 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  #
 
 @pytest.fixture
 def songs(tmp_path, write_song):
-    """Songs of three lengths, one of which has a sample that is no number; and a text."""
-    folder = tmp_path / "songs"
-    write_song(folder / "a.wav", 900, seed=1)
-    sf.write(folder / "b nan.wav", np.full(10, np.nan), 16000, subtype="FLOAT")
-    write_song(folder / "c.wav", 5000, seed=2)
-    (folder / "d text.wav").write_text("not audio")
-    write_song(folder / "e.wav", 2048, seed=3)
-    return folder
+    """Three songs of different lengths."""
+    lengths = {"a": 900, "c": 5000, "e": 2048}
+    return [
+        write_song(tmp_path / "songs" / f"{name}.wav", frames, seed=seed)
+        for seed, (name, frames) in enumerate(lengths.items())
+    ]
+
+
+@pytest.fixture
+def bad(tmp_path, songs):
+    """Two files in the songs' folder that cannot be read, in the order in which they fail."""
+    nan, text = tmp_path / "songs" / "b nan.wav", tmp_path / "songs" / "d text.wav"
+    sf.write(nan, np.full(10, np.nan), 16000, subtype="FLOAT")
+    text.write_text("not audio")
+    return [text, nan]
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Once called, loading the model is an error."""
+    return lambda: monkeypatch.setattr("mge_plugin.inference.pipeline.load", None)
+
+
+def times(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("together", [1, 3])
-def test_songs_that_fail_are_told_and_the_others_are_made(task, made, songs, together):
-    code, out, err = task("extract", songs, *PROMPT, "--batch", together)
+def test_songs_that_fail_are_reported_and_the_others_are_written(task, made, songs, bad, together):
+    code, out, err = task("extract", songs[0].parent, *PROMPT, "--batch", together)
     assert (code, out.splitlines()[-1]) == (1, "3 done, 0 already there, 2 failed")
     assert list(made()[1]) == ["a_bass.json", "c_bass.json", "e_bass.json"]
     failed = [line for line in err.splitlines() if line.startswith("failed: ")]
-    assert failed == [
-        f"failed: {songs / 'd text.wav'}: not readable as audio (Format not recognised.)",
-        f"failed: {songs / 'b nan.wav'}: 10 samples are NaN or infinite",
-    ]
+    assert [str(path) in line for path, line in zip(bad, failed, strict=True)] == [True, True]
     assert "songs: 100%" in err
-    assert "sampling: 100%" in err
 
 
-def test_songs_made_together_are_those_made_alone(task, made, songs):
-    names = ("a", "c", "e")
-    paths = [songs / f"{name}.wav" for name in names]
+def test_songs_in_one_batch_are_as_alone(task, made, songs):
     for together in (1, 3):
-        assert task("extract", *paths, *PROMPT, "--batch", together, out=str(together))[0] == 0
+        assert task("extract", *songs, *PROMPT, "--batch", together, out=str(together))[0] == 0
     alone, at_once = (made(out)[0] for out in "13")
     assert alone.keys() == at_once.keys()
     for name in alone:
         np.testing.assert_allclose(at_once[name], alone[name], atol=1e-5)
-    assert made("1")[1] == made("3")[1]
 
 
-def test_json_is_one_object_and_nothing_else_on_stdout(task, tmp_path, songs):
-    assert task("extract", songs / "e.wav", *PROMPT)[0] == 0
-    code, out, _ = task("extract", songs, *PROMPT, "--json")
-    said = json.loads(out)
+def test_json_is_one_object_and_nothing_else_on_stdout(task, tmp_path, songs, bad):
+    assert task("extract", songs[2], *PROMPT)[0] == 0
+    code, out, _ = task("extract", songs[0].parent, *PROMPT, "--json")
+    report = json.loads(out)
     assert code == 1
-    assert {s["song"]: s["state"] for s in said["songs"]} == {
-        str(songs / "a.wav"): "done",
-        str(songs / "c.wav"): "done",
-        str(songs / "e.wav"): "already there",
-    }
-    for song in said["songs"]:
-        (path,) = {re.sub("_[a-z]+.wav", ".json", file) for file in song["files"]}
-        assert song["info"] == json.loads((tmp_path / path).read_text())
-    assert said["failures"] == [
-        {
-            "song": str(songs / "d text.wav"),
-            "error": f"{songs / 'd text.wav'}: not readable as audio (Format not recognised.)",
-        },
-        {
-            "song": str(songs / "b nan.wav"),
-            "error": f"{songs / 'b nan.wav'}: 10 samples are NaN or infinite",
-        },
-    ]
+    states = {song["song"]: song["state"] for song in report["songs"]}
+    assert states == dict(zip(map(str, songs), ("done", "done", "already there"), strict=True))
+    for song in report["songs"]:
+        stem = os.path.basename(song["song"])[0]
+        assert song["info"] == json.loads((tmp_path / f"out/{stem}_bass.json").read_text())
+        assert all(os.path.isfile(file) for file in song["files"])
+    assert [failure["song"] for failure in report["failures"]] == [str(path) for path in bad]
+    code, out, err = task("extract", bad[1], *PROMPT, "--json")
+    assert (code, len(json.loads(out)["failures"]), err.count("\n")) == (1, 1, 1)
 
 
-def test_json_of_a_single_song_that_fails_names_the_failure_too(task, songs):
-    code, out, err = task("extract", songs / "b nan.wav", *PROMPT, "--json")
-    assert code == 1
-    assert len(json.loads(out)["failures"]) == 1
-    assert err == f"error: {songs / 'b nan.wav'}: 10 samples are NaN or infinite\n"
-
-
-def test_where_nothing_can_be_made_the_model_is_not_loaded(task, tmp_path, songs, monkeypatch):
-    monkeypatch.setattr("mge_plugin.inference.pipeline.load", None)
-    code, out, err = task("extract", songs / "d text.wav", tmp_path / "absent.wav", *PROMPT)
+def test_if_nothing_can_be_computed_the_model_is_not_loaded(task, tmp_path, bad, no_model):
+    no_model()
+    code, out, err = task("extract", bad[0], tmp_path / "absent.wav", *PROMPT)
     assert (code, out) == (1, "0 done, 0 already there, 2 failed\n")
     assert [line.partition(": ")[0] for line in err.splitlines()] == ["failed", "failed"]
 
@@ -94,36 +91,247 @@ def test_a_song_too_large_for_the_memory_does_not_stop_the_others(task, songs, m
     run = Pipeline.run
 
     def small(self, requests, *arguments):
-        if max(request.audio.shape[1] for request in requests) > 4000:
-            raise MemoryError("not enough memory: try window_batch 2")
+        if max(request.audio.samples.shape[1] for request in requests) > 4000:
+            raise MemoryError("not enough memory")
         return run(self, requests, *arguments)
 
     monkeypatch.setattr(Pipeline, "run", small)
-    paths = [songs / f"{name}.wav" for name in "ace"]
-    code, out, err = task("extract", *paths, *PROMPT, "--batch", 3)
+    code, out, err = task("extract", *songs, *PROMPT, "--batch", 3)
     assert (code, out.splitlines()[-1]) == (1, "2 done, 0 already there, 1 failed")
-    assert f"failed: {songs / 'c.wav'}: not enough memory: try window_batch 2" in err
+    assert f"failed: {songs[1]}" in err
 
 
-def test_a_disk_error_is_the_songs_own(task, songs, monkeypatch):
+def test_a_disk_error_is_the_songs_own_and_leaves_nothing(task, tmp_path, songs, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("mge_plugin.cli.batch.write_wav", full)
-    code, _, err = task("extract", songs / "a.wav", songs / "c.wav", *PROMPT)
-    assert code == 1
-    assert err.count("No space left on device") == 2
+    code, _, err = task("extract", *songs[:2], *PROMPT)
+    assert (code, err.count("No space left on device")) == (1, 2)
+    assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_silent_song_and_a_source_that_is_not_there_are_told(task, made, tmp_path, songs):
+def test_silent_songs_and_sources_that_were_not_found_are_reported(task, made, tmp_path, songs):
     sf.write(tmp_path / "silent.wav", np.zeros(900), 16000)
-    paths = [tmp_path / "silent.wav", songs / "a.wav"]
-    code, out, err = task("extract", *paths, "--prompt=bass", "--gate-threshold=1")
-    assert (code, out.splitlines()[-1]) == (0, "2 done, 0 already there, 0 failed")
-    assert f"{tmp_path / 'silent.wav'}: is silent, so is all that was extracted\n" in err
-    assert f"{songs / 'a.wav'}: 'bass' was not found (presence 0." in err
+    paths = [tmp_path / "silent.wav", songs[0]]
+    code, _, err = task("extract", *paths, "--prompt=bass", "--gate-threshold=1")
+    assert code == 0
+    assert f"{paths[0]}: is silent" in err
+    assert f"{paths[1]}: 'bass' was not found (presence 0." in err
     audio, _ = made()
-    assert not audio["silent_bass_source.wav"].any()
-    assert not audio["silent_bass_residual.wav"].any()
-    assert not audio["a_bass_source.wav"].any()
-    assert audio["a_bass_residual.wav"].any()
+    assert not audio["a_bass.wav"].any() and audio["a_bass_residual.wav"].any()
+
+
+def test_complete_results_are_skipped_without_loading_the_model(task, tmp_path, songs, no_model):
+    assert task("extract", *songs, *PROMPT)[0] == 0
+    before = times(tmp_path / "out")
+    no_model()
+    code, out, err = task("extract", *songs, *PROMPT, "--window-batch", 1)
+    assert (code, out, err) == (0, "0 done, 3 already there, 0 failed\n", "")
+    code, out, err = task("extract", songs[0], *PROMPT)
+    files = ", ".join(str(tmp_path / "out" / f"a_{n}.wav") for n in ("bass", "bass_residual"))
+    assert (code, out, err) == (0, f"Already there: {files}\n", "")
+    assert times(tmp_path / "out") == before
+
+
+def test_only_results_that_a_killed_run_left_incomplete_are_computed(task, tmp_path, songs):
+    assert task("extract", *songs, *PROMPT)[0] == 0
+    out = tmp_path / "out"
+    lost = out / "c_bass.wav"
+    whole, before = lost.read_bytes(), times(out)
+    lost.unlink()
+    code, said, _ = task("extract", *songs, *PROMPT)
+    assert (code, said.splitlines()[-1]) == (0, "1 done, 2 already there, 0 failed")
+    assert lost.read_bytes() == whole
+    after = times(out)
+    changed = {name for name in after if after[name] != before[name]}
+    assert changed == {"c_bass.json", "c_bass.wav", "c_bass_residual.wav"}
+
+
+def test_a_result_of_an_earlier_version_is_recognised(task, tmp_path, songs, no_model):
+    """Its JSON lacks options that did not exist, and its files have other names."""
+    assert task("extract", songs[0], *PROMPT)[0] == 0
+    out = tmp_path / "out"
+    (out / "a_bass.wav").rename(out / "a_bass_source.wav")
+    info = json.loads((out / "a_bass.json").read_text())
+    del info["request"]["choose"]
+    info["files"] = {"source": "a_bass_source.wav", "residual": "a_bass_residual.wav"}
+    (out / "a_bass.json").write_text(json.dumps(info))
+    no_model()
+    assert task("extract", songs[0], *PROMPT)[1].startswith("Already there")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--seed", 1], "seed: found 0, requested 1"),
+        (["--steps", 3], "steps"),
+        (["--cfg-scale", "1,2,3"], "cfg_scale"),
+        (["--negative", "drums"], "negative"),
+        (["--format", "flac"], "format"),
+        (["--dtype", "float32"], "dtype"),
+        (["--chain"], "chain"),
+        (["--ckpt", "other"], "another ckpt"),
+        (["--keep", "kept", "--redo", "0-0.01"], "another keep, redo"),
+    ],
+    ids=str,
+)
+def test_a_result_of_other_settings_is_only_replaced_on_request(
+    task, tmp_path, songs, no_model, options, named
+):
+    assert task("extract", songs[0], *PROMPT)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    no_model()
+    (tmp_path / "other").write_bytes(b"other weights")
+    (tmp_path / "kept").write_bytes(songs[0].read_bytes())
+    options = [tmp_path / o if o in ("other", "kept") else o for o in options]
+    code, out, err = task("extract", songs[0], *PROMPT, *options)
+    assert (code, out) == (1, "")
+    assert f"{tmp_path / 'out' / 'a_bass.json'}: " in err and f"({named}" in err, err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"request": 3}'])
+def test_a_json_of_other_programs_is_only_replaced_on_request(task, tmp_path, songs, content):
+    path = tmp_path / "out" / "a_bass.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    assert task("extract", songs[0], *PROMPT)[0] == 1
+    assert path.read_text() == content
+    assert task("extract", songs[0], *PROMPT, "--overwrite")[0] == 0
+    assert json.loads(path.read_text())["task"] == "extract"
+
+
+def test_a_file_of_another_result_is_never_replaced(task, made, tmp_path, songs):
+    """The user's own stem, and the source of a request with more prompts."""
+    stem = tmp_path / "out" / "a_bass.wav"
+    stem.parent.mkdir()
+    stem.write_bytes(songs[1].read_bytes())
+    assert task("extract", songs[0], *PROMPT)[0] == 0
+    assert task("extract", songs[0], *PROMPT, "--prompt=drums")[0] == 0
+    assert stem.read_bytes() == songs[1].read_bytes()
+    files = {name: info["files"]["bass"] for name, info in made()[1].items()}
+    assert files == {
+        "a_bass.json": "a_bass_bass.wav",
+        "a_bass_drums.json": "a_bass_drums_bass.wav",
+    }
+
+
+def test_another_song_of_the_same_name_fails_and_the_others_are_written(task, songs, write_song):
+    assert task("extract", songs[0], *PROMPT)[0] == 0
+    write_song(songs[0], 800, seed=9)
+    code, out, err = task("extract", *songs, *PROMPT)
+    assert (code, out.splitlines()[-1]) == (1, "2 done, 0 already there, 1 failed")
+    assert f"failed: {songs[0]}: " in err and "another song" in err
+
+
+def test_overwriting_computes_everything_again(task, made, songs):
+    assert task("extract", *songs, *PROMPT)[0] == 0
+    code, out, _ = task("extract", *songs, *PROMPT, "--overwrite", "--seed", 1)
+    assert (code, out.splitlines()[-1]) == (0, "3 done, 0 already there, 0 failed")
+    assert {info["seed"] for info in made()[1].values()} == {1}
+
+
+def test_whenever_a_run_is_killed_existing_files_belong_to_their_json(
+    task, tmp_path, songs, monkeypatch
+):
+    assert task("extract", songs[0], *PROMPT)[0] == 0
+    replace, out = os.replace, tmp_path / "out"
+    renamed = []
+
+    def killed(source, target):
+        if len(renamed) == moment:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        replace(source, target)
+
+    for moment in range(6):  # of audio staged, JSON, and audio named
+        renamed.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", killed)
+            code, _, _ = task("extract", songs[0], *PROMPT, "--overwrite", "--seed", 1 + moment)
+        if code == 0:
+            break
+        info = json.loads((out / "a_bass.json").read_text())
+        present = [file for file in info["files"].values() if (out / file).exists()]
+        complete = len(present) == len(info["files"])
+        assert not complete or info["seed"] <= moment  # the result before this one
+        assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert (code, info["seed"] > 0) == (0, True)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_ctrl_c_keeps_finished_results_and_leaves_no_part_of_a_file(
+    task, tmp_path, songs, monkeypatch, options
+):
+    run, calls = Pipeline.run, []
+
+    def interrupted(self, requests, callback):
+        calls.append(requests)
+
+        def step(event):
+            if len(calls) == 2 and event["advance"]:
+                raise KeyboardInterrupt
+            callback(event)
+
+        return run(self, requests, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "run", interrupted)
+        code, out, err = task("extract", *songs, *PROMPT, *options)
+    assert code == 130
+    assert err.splitlines()[-1].startswith("interrupted: 1 of 3 ")
+    if options:
+        assert [song["song"] for song in json.loads(out)["songs"]] == [str(songs[0])]
+    names = {"a_bass.json", "a_bass.wav", "a_bass_residual.wav"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    code, out, _ = task("extract", *songs, *PROMPT)
+    assert (code, out.splitlines()[-1]) == (0, "2 done, 1 already there, 0 failed")
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_process_that_gets_sigint_stops_with_130(tmp_path, tiny, songs):
+    command = ["extract", *songs, *tiny, *PROMPT, "--device", "cpu", "--out", tmp_path / "out"]
+    code = f"import sys; sys.argv = {['mge', *map(str, command)]}; from mge_plugin.cli import main"
+    # what is started in the background by a shell ignores the signal, and so do its children
+    code += "; import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; sys.argv += ['--steps', '10000']; main()"],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started = ""
+    while "sampling" not in started:  # the bar's first sign
+        started += process.stderr.read(1)
+        assert process.poll() is None, started
+    process.send_signal(signal.SIGINT)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted: 0 of 3" in err and "Traceback" not in err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_under_torchrun_each_rank_has_its_songs_and_there_is_one_report(
+    tmp_path, tiny, songs, bad, made
+):
+    main = tmp_path / "mge.py"
+    main.write_text("from mge_plugin.cli import main\nmain()\n")
+    options = [*PROMPT, "--steps", 2, "--device", "cpu", "--out", tmp_path / "out", "--json"]
+    arguments = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", main]
+    command = [sys.executable, *arguments, "extract", songs[0].parent, *tiny, *options]
+    done = subprocess.run(
+        list(map(str, command)), env=environment(), capture_output=True, text=True, check=False
+    )
+    report = json.loads(done.stdout)
+    assert sorted(song["song"] for song in report["songs"]) == [str(song) for song in songs]
+    assert {failure["song"] for failure in report["failures"]} == set(map(str, bad))
+    assert done.returncode == 1
+    assert list(made()[1]) == ["a_bass.json", "c_bass.json", "e_bass.json"]

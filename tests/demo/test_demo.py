@@ -7,10 +7,10 @@ import pytest
 import soundfile as sf
 import torch
 
-from mge_plugin import demo as run
+from mge_plugin import demo
 from mge_plugin.demo import INSTRUMENTS, DemoSize, run_demo
-from mge_plugin.files import shipped_file
 from mge_plugin.inference.pipeline import load
+from mge_plugin.models.hub import DEFAULT_MODEL, find_model
 from tests.cli.conftest import make_config
 from tests.inference.conftest import model as model  # a fixture
 
@@ -19,19 +19,16 @@ SMALLEST = DemoSize(songs=3, seconds=5.0, generated_seconds=1.5, steps=2)
 
 @pytest.mark.slow
 def test_the_demo_leaves_a_page_and_audio(model, tmp_path, monkeypatch):
-    weights = {
-        "weights/minislakh/model.json": tmp_path / "model.json",
-        "weights/minislakh/model.safetensors": tmp_path / "model.ckpt",
-    }
-    (tmp_path / "model.json").write_text(json.dumps(make_config(4)))
+    config = make_config(4) | {"card": {"notice": "weights of a test"}}
+    (tmp_path / "model.json").write_text(json.dumps(config))
     torch.save(model.state_dict(), tmp_path / "model.ckpt")
-    monkeypatch.setattr(run, "shipped_file", weights.__getitem__)
-    out = tmp_path / "demo"
+    monkeypatch.setattr(demo, "find_model", lambda _: find_model(tmp_path))
+    out = tmp_path / "out"
     page = run_demo(out, seed=0, device="cpu", size=SMALLEST)
     assert page == out / "index.html"
     html = page.read_text(encoding="utf-8")
-    assert "trained on synthetic songs alone" in html
-    assert html.count("<audio") == 1 + 3 * len(INSTRUMENTS) + 3 + 1
+    assert "weights of a test" in html
+    assert html.count("<audio") == 4 * len(INSTRUMENTS) + 3 + 1
     mixture, rate = sf.read(out / "mixture.wav", dtype="float32")
     for label in INSTRUMENTS:
         source, source_rate = sf.read(out / f"{label}_source.wav", dtype="float32")
@@ -44,14 +41,11 @@ def test_the_demo_leaves_a_page_and_audio(model, tmp_path, monkeypatch):
     assert not list(out.glob("*.partial")) + list(out.glob(".*.tmp"))
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    folder = shipped_file("weights/minislakh/model.json").parent
-    return load(folder / "model.json", folder / "model.safetensors", "cpu"), folder
-
-
-def test_the_weights_that_ship_are_small_and_open(shipped):
-    pipeline, folder = shipped
+def test_the_shipped_weights_are_small_and_described():
+    model = find_model(DEFAULT_MODEL)
+    folder = model.ckpt.parent
     assert sum(path.stat().st_size for path in folder.iterdir()) < 25e6
     assert (folder / "README.md").is_file()
+    assert {"bass", "drums"} <= set(model.card.labels) and model.card.license and model.card.notice
+    pipeline = load(model.config_file, model.ckpt, device="cpu")
     assert (pipeline.sample_rate, pipeline.channels) == (16000, 1)
