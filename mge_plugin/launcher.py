@@ -22,9 +22,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
+from types import CodeType, TracebackType
 
 from mge_plugin import registry
+from mge_plugin.config import ConfigError
 
 LAUNCH_VARIABLE = "MGE_PLUGIN_LAUNCH"
 SCRIPTS_VARIABLE = "MGE_SAT_SCRIPTS"
@@ -115,15 +116,15 @@ def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
     if script.name in _CHECKED:
         _check_weights(launch.arguments)
     registry.install()
+    sys.excepthook = _show
     if launch.cpu_processes is not None:
         from mge_plugin.devices import keep_to_cpu
 
         keep_to_cpu(launch.cpu_processes)
     arguments = [*launch.arguments]
     if launch.script in _OURS:
-        code = (
-            f"from mge_plugin.scripts import main\nmain({launch.script!r}, {arguments!r})".encode()
-        )
+        call = f"SCRIPTS[{script.name!r}]({arguments!r})"
+        code = f"from mge_plugin.scripts import SCRIPTS\n{call}".encode()
     else:
         code, defaults = script.read_bytes(), script.with_name(_DEFAULTS)
         if script.name == "train.py" and defaults.is_file() and not Path(_DEFAULTS).exists():
@@ -133,6 +134,16 @@ def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
     with quietly():
         importlib.import_module("stable_audio_tools.models.transformer")  # it prints the most
     return launch.script, compile(code, launch.script, "exec")
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an expected error in one line; MGE_DEBUG=1 shows the traceback."""
+    checkpoints = sys.modules.get("mge_plugin.models.checkpoints")
+    expected = (ConfigError,) if checkpoints is None else (ConfigError, checkpoints.CheckpointError)
+    if isinstance(error, expected) and not os.environ.get("MGE_DEBUG"):
+        sys.stderr.write(f"error: {error}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _check_weights(arguments: Sequence[str]) -> None:

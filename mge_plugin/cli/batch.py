@@ -230,6 +230,8 @@ class Runner:
                 dtype=options.dtype,
                 compiled=options.compile,
             )
+        sampling = slow_module("mge_plugin.inference.sampling")
+        sampling.check_sampler(self.sampling.sampler, pipeline.model.diffusion_objective)
         if any(job.has_example for job in jobs) and not pipeline.supports_audio:
             raise ValueError(
                 f"--example: {self.files.name} takes text prompts only; a model with conditioner "
@@ -413,14 +415,13 @@ def _remarks(info: Info) -> Iterator[str]:
 def _differences(stored: Info, request: Info) -> str:
     """The settings of a stored result that differ; files are named only."""
     defaults = asdict(Sampling()) | asdict(Finish())  # of options that did not exist then
-    defaults = json.loads(json.dumps(defaults))
-    stored = defaults | stored
-    names = [n for n in {**request, **stored} if n not in _UNRELATED]
+    stored = {k: v for k, v in defaults.items() if k not in _UNRELATED} | stored
+    stored = json.loads(json.dumps(stored))
     return ", ".join(
         f"another {name}"
         if name in _FILES
         else f"{name}: found {found(stored.get(name))}, requested {found(request.get(name))}"
-        for name in names
+        for name in {**request, **stored}
         if stored.get(name) != request.get(name)
     )
 

@@ -72,7 +72,7 @@ def import_(
     ] = None,
 ) -> None:
     """Convert the published implementation's checkpoint to ours, with its config, or back."""
-    given = {
+    given: dict[str, Any] = {
         "norm_type": norm_type,
         "sample_rate": sample_rate,
         "frames": frames,

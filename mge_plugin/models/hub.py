@@ -63,13 +63,13 @@ def find_model(model: Path | str | None = None, ckpt: Path | str | None = None) 
             raise ConfigError("model: expected a model config beside the checkpoint, found none")
         return ModelFiles(str(model), read_json(model), Path(model), _checked(Path(ckpt)))
     name = str(model or os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL)
+    if name in shipped_models():
+        return _in_folder(shipped_file(f"weights/{name}/model.json").parent, name)
     path = Path(name)
     if path.is_dir():
         return _in_folder(path, name)
     if path.is_file():
         return _in_file(path, name)
-    if name in shipped_models():
-        return _in_folder(shipped_file(f"weights/{name}/model.json").parent, name)
     if match := _HUB_ID.fullmatch(name):
         return _on_hub(match["repo"], match["revision"], name)
     raise ConfigError(

@@ -13,7 +13,6 @@ import soundfile as sf
 from mge_plugin.inference.pipeline import Pipeline
 
 PROMPT = ("--prompt", "bass", "--no-gate")
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from safetensors.torch import load_file
 
 from tests.models.published import autoencoder_weights, saved, whole_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
-
 
 @pytest.fixture
 def published(tmp_path):

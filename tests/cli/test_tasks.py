@@ -17,7 +17,6 @@ from mge_plugin.tracks import Track
 
 WINDOW, HOP, RATE = 2048, 1536, 16000  # of the tiny model
 GATE_OFF = "--no-gate"  # random weights' sources are never found
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 
 
 @pytest.fixture

@@ -31,6 +31,9 @@ def test_the_default_is_the_shipped_model_or_the_environments(folder, monkeypatc
     monkeypatch.delenv("MGE_MODEL", raising=False)
     assert DEFAULT_MODEL in shipped_models()
     assert find_model().name == DEFAULT_MODEL == find_model(DEFAULT_MODEL).name
+    monkeypatch.chdir(folder)
+    (folder / DEFAULT_MODEL).mkdir()
+    assert find_model().name == DEFAULT_MODEL  # not a folder that happens to have its name
     monkeypatch.setenv("MGE_MODEL", str(folder))
     assert find_model().ckpt == folder / "model.ckpt"
 
