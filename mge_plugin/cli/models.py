@@ -88,8 +88,8 @@ def import_(
     if not to_official:
         _import(ckpt, out, config_out or out.with_suffix(".json"), autoencoder_only, given)
         return
-    given |= {"config_out": config_out, "autoencoder_only": autoencoder_only}
-    if used := [name for name, value in given.items() if value]:
+    config_options = {"config_out": config_out, "autoencoder_only": autoencoder_only} | given
+    if used := [name for name, value in config_options.items() if value]:
         options = ", ".join("--" + name.replace("_", "-") for name in used)
         raise ValueError(f"--to-official writes weights only: leave out {options}")
     _export(ckpt, out)
