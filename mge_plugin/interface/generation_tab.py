@@ -259,7 +259,7 @@ def runner(desk: Desk, names: list[str]) -> Callable:
 
 
 def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
-    """Put this model behind SAT's button; hide and explain components. Called inside of the page."""
+    """Put this model behind SAT's button and hide what it cannot use; called in the page."""
     (number, event), *_ = (item for item in ui.fns.items() if item[1].name == "generate_cond")
     parameters = inspect.signature(event.fn).parameters.values()
     names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -287,7 +287,7 @@ def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
     tab.children.insert(0, tab.children.pop(tab.children.index(head)))
     connect_cancel(desk, stop, status)
     run = with_names(runner(desk, names), names + [f"lora_{n}" for n in range(len(loras))])
-    connect_run(desk, start, status, run, event.inputs, [start, status, audio, gallery], "generate")
+    connect_run(desk, run, event.inputs, [start, status, audio, gallery], "generate")
 
 
 def _tab_of(block: Any) -> gr.Tab:

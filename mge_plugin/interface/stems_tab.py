@@ -130,16 +130,9 @@ def connect_cancel(desk: Desk, button: gr.Button, status: gr.HTML) -> None:
     button.click(cancel, None, [status], queue=False, show_progress="hidden", **HIDDEN)
 
 
-def connect_run(
-    desk: Desk,
-    start: gr.Button,
-    status: gr.HTML,
-    run: Callable,
-    inputs: list,
-    outputs: list,
-    name: str,
-) -> None:
-    """Let a button say that the run waits, and then wait for the model in its queue."""
+def connect_run(desk: Desk, run: Callable, inputs: list, outputs: list, name: str) -> None:
+    """Let a button, the first output, say in the second that the run waits, and then run it."""
+    start, status, *_ = outputs
 
     def begin(request: gr.Request) -> tuple:
         desk.session(request.session_hash).begin()
@@ -196,17 +189,16 @@ def reports(work: Iterator[Any], skipped: int) -> Iterator[list]:
 
 def _connect(desk: Desk, fields: form.Fields, outputs: list) -> None:
     names = list(fields)
-    start, status, *results = outputs
 
     def run(request: gr.Request, *values: Any) -> Iterator[list]:
         page = request.session_hash
         filled = dict(zip(names, values, strict=True))
         desk.note_uploads(page, [filled[name] for name in ("given", "example", "current")])
         desk.note_uploads(page, filled["songs"] or [])
-        yield from reports(_songs(desk, page, filled), len(results))
+        yield from reports(_songs(desk, page, filled), len(outputs) - 2)
 
     inputs = list(fields.values())
-    connect_run(desk, start, status, with_names(run, names), inputs, outputs, "stems")
+    connect_run(desk, with_names(run, names), inputs, outputs, "stems")
 
 
 def _songs(desk: Desk, page: str | None, filled: dict[str, Any]) -> Iterator[Any]:

@@ -7,6 +7,7 @@ MGE_UI_SCREENSHOTS names a folder for pictures. Those of docs/ are of a trained 
 """
 
 import io
+import logging
 import os
 import re
 import time
@@ -273,7 +274,8 @@ CONTRASTS = """() => {
     const low = [];
     for (const element of document.querySelectorAll("#component-0 *, .gradio-container *")) {
         const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-        if (!own || !element.checkVisibility({opacityProperty: true}) || element.closest("button, footer, [disabled]")) continue;
+        if (!own || !element.checkVisibility({opacityProperty: true})) continue;
+        if (element.closest("button, footer, [disabled]")) continue;
         const style = getComputedStyle(element);
         const [a, b] = [light(parse(style.color)), light(ground(element))];
         const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
@@ -346,7 +348,7 @@ def test_pictures(chromium, address, song_file, width):
     page.wait_for_selector("#mge-given audio, #mge-given .waveform-container")
     run(page)
     downloaded(page, tracks(page)[1])
-    print(f"{time.monotonic() - began:.0f} s from opening the page to a stem")
+    logging.info("%.0f s from opening the page to a stem", time.monotonic() - began)
     page.fill("#mge-prompts textarea", "The sound of the guitar")
     run(page)
     page.evaluate(f"{MIXER}.seek({MIXER}.seconds / 3)")
