@@ -24,7 +24,7 @@ from mge_plugin.inference.finish import spans
 from mge_plugin.inference.request import Audio, Init, Keep, Request, Result, Sampling
 from mge_plugin.inference.sampling import sampler_names
 from mge_plugin.interface.media import (
-    HIDDEN,
+    QUIET,
     Preview,
     format_problem,
     formats,
@@ -210,7 +210,7 @@ def generate(desk: Desk, page: str | None, inputs: Inputs) -> Iterator[Step | tu
     """Run the request: its steps, then the file and the pictures with captions."""
 
     def save(result: Result, preview: Preview) -> tuple[str, list]:
-        folder = desk.session(page).new_folder()
+        folder = desk.new_folder(page)
         audio, rate = inputs.track(result), result.sample_rate
         form, name = inputs.values["file_format"] or "wav", inputs.file_name
         note = ""
@@ -369,7 +369,7 @@ def _connect_mask(parts: Mapping[str, Any], seconds: float) -> None:
             raise gr.Error(str(error), duration=10, print_exception=False) from error
 
     audio = parts["inpaint_audio"]
-    audio.change(follow, [audio], [start, end], show_progress="hidden", **HIDDEN)
+    audio.change(follow, [audio], [start, end], **QUIET)
 
 
 def mask_ends(path: str | None, window: float) -> tuple[dict, dict]:

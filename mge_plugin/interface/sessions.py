@@ -154,14 +154,6 @@ class Session:
         if self._stop.is_set():
             raise Cancelled("cancelled")
 
-    def new_folder(self) -> Path:
-        """A folder that Gradio may serve files from, under a name that cannot be guessed."""
-        if self.folder is None:
-            parent = Path(get_upload_folder())
-            parent.mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix="mge_", dir=parent))
-        return Path(tempfile.mkdtemp(dir=self.folder))
-
 
 class Desk:
     """The model's pipeline and the sessions of all pages."""
@@ -209,6 +201,17 @@ class Desk:
             if not session.pages:
                 session.cancel()
         self.remove_later(key)
+
+    def new_folder(self, page: str | None) -> Path:
+        """A folder that Gradio may serve files from, under a name that cannot be guessed."""
+        session = self.session(page)
+        if session.folder is None:
+            parent = Path(get_upload_folder())
+            parent.mkdir(parents=True, exist_ok=True)
+            session.folder = Path(tempfile.mkdtemp(prefix="mge_", dir=parent))
+        if not session.pages:
+            self.remove_later(page or "")
+        return Path(tempfile.mkdtemp(dir=session.folder))
 
     def remove_later(self, key: str) -> None:
         """Remove a session without pages, some minutes from now; at once if it made nothing."""

@@ -9,7 +9,7 @@ import gradio as gr
 
 from mge_plugin.inference.request import Cancelled, Request, Result
 from mge_plugin.interface import form
-from mge_plugin.interface.media import HIDDEN, Preview, progress, sentence
+from mge_plugin.interface.media import QUIET, Preview, progress, sentence
 from mge_plugin.interface.sessions import (
     FAILURES,
     QUEUE,
@@ -47,11 +47,7 @@ def build(desk: Desk) -> list:
     _connect(desk, fields, outputs)
     connect_cancel(desk, stop, status)
     example.click(
-        _example(desk),
-        None,
-        [fields["task"], fields["given"], fields["prompts"]],
-        show_progress="hidden",
-        **HIDDEN,
+        _example(desk), None, [fields["task"], fields["given"], fields["prompts"]], **QUIET
     )
     return results
 
@@ -70,24 +66,14 @@ def _results(desk: Desk, fields: form.Fields) -> list:
             for name, task in _USES.items():
                 use = gr.Button(f"Use track as {name}", size="sm", min_width=100)
                 use.click(
-                    _user(desk, task),
-                    [chosen, track],
-                    [fields["task"], fields["given"]],
-                    show_progress="hidden",
-                    **HIDDEN,
+                    _user(desk, task), [chosen, track], [fields["task"], fields["given"]], **QUIET
                 )
             redo = gr.Button("Redo a part of it", size="sm", min_width=100)
-            redo.click(
-                _taker(desk),
-                [chosen, track],
-                [fields["current"]],
-                show_progress="hidden",
-                **HIDDEN,
-            )
+            redo.click(_taker(desk), [chosen, track], [fields["current"]], **QUIET)
         with gr.Accordion("How it was made", open=False):
             info = gr.JSON(show_label=False)
     shown = [box, chosen, mixer, archive, track, info]
-    chosen.input(_shower(desk), [chosen], shown, show_progress="hidden", **HIDDEN)
+    chosen.input(_shower(desk), [chosen], shown, **QUIET)
     return shown
 
 
@@ -127,7 +113,7 @@ def connect_cancel(desk: Desk, button: gr.Button, status: gr.HTML) -> None:
             return sentence("Nothing is running.")
         return sentence("Cancelling after this step ...")
 
-    button.click(cancel, None, [status], queue=False, show_progress="hidden", **HIDDEN)
+    button.click(cancel, None, [status], queue=False, **QUIET)
 
 
 def connect_run(desk: Desk, run: Callable, inputs: list, outputs: list, name: str) -> None:
@@ -138,7 +124,7 @@ def connect_run(desk: Desk, run: Callable, inputs: list, outputs: list, name: st
         desk.session(request.session_hash).begin()
         return gr.update(interactive=False), sentence("Waiting for the model ...")
 
-    waiting = start.click(begin, None, [start, status], queue=False, **HIDDEN)
+    waiting = start.click(begin, None, [start, status], queue=False, **QUIET)
     waiting.then(
         run,
         inputs,
@@ -234,7 +220,7 @@ def _saver(desk: Desk, page: str | None, request: Request) -> Callable[[Result, 
     """What turns a result into a run of the session, still in the run's thread."""
 
     def save(result: Result, preview: Preview) -> Run:
-        return save_run(request, result, desk.session(page).new_folder())
+        return save_run(request, result, desk.new_folder(page))
 
     return save
 
@@ -276,7 +262,7 @@ def _example(desk: Desk) -> Callable:
     """What "Try an example song" fills in."""
 
     def fill(request: gr.Request) -> list:
-        song = desk.session(request.session_hash).new_folder() / "example.flac"
+        song = desk.new_folder(request.session_hash) / "example.flac"
         song.write_bytes(form.EXAMPLE.read_bytes())
         return ["extract", str(song), "\n".join(map(form.label_prompt, ("bass", "drums")))]
 
