@@ -98,7 +98,7 @@ def _zip(path: Path, tracks: Sequence[Path], info: Mapping[str, Any]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for track in tracks:
             archive.write(track, track.name)
-        archive.writestr("info.json", json.dumps(info, indent=4, ensure_ascii=False))
+        archive.writestr("info.json", json.dumps(info, indent=4, allow_nan=False))
 
 
 def _text(info: Mapping[str, Any]) -> str | None:
