@@ -172,7 +172,8 @@ class Inputs:
         if task in _MADE:
             return result.audio[_MADE[task]]
         others = ("mixture", "submixture", "residual", "removed")
-        audio = sum(audio for name, audio in result.audio.items() if name not in others)
+        made = [audio for name, audio in result.audio.items() if name not in others]
+        audio = np.sum(made, axis=0)
         if task == "extract" and self.redo is not None and self.given is not None:
             mixture = self.given.samples
             inside = spans([self.redo], mixture.shape[1], self.given.sample_rate)

@@ -76,7 +76,7 @@ def save_run(request: Request, result: Result, folder: Path) -> Run:
             )
         )
     archive = folder / f"{song}_{request.task}.zip"
-    _zip(archive, tracks.values(), result.info)
+    _zip(archive, list(tracks.values()), result.info)
     seed = result.info.get("add", result.info)["seed"]  # replace has two runs
     title = f"{result.name or 'new'}: {request.task}, seed {seed}"
     return Run(title, render_mixer(shown, f"{song}_mix"), tracks, archive, result.info)
@@ -284,8 +284,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _End(Generic[Made]):
-    made: Made | None = None
-    error: Exception | None = None
+    made: Made
 
 
 def perform(
@@ -301,7 +300,7 @@ def perform(
     run.
     """
     session = desk.session(page)
-    news: queue.Queue = queue.Queue()
+    news: queue.Queue[Step | _End[Made] | Exception] = queue.Queue()
 
     def work() -> None:
         try:
@@ -311,19 +310,19 @@ def perform(
                 (result,) = pipeline.run([request], _Reporter(session, preview, news.put))
                 news.put(_End(finish(result, preview)))
         except Exception as error:  # raised again in the page's thread
-            news.put(_End(error=error))
+            news.put(error)
         if not session.pages:  # a call over the API, or a page that was closed
             desk.remove_later(page or "")
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        while not isinstance(latest := news.get(), _End):
+        while isinstance(latest := news.get(), Step):
             yield latest
     except GeneratorExit:
         session.cancel()
         raise
-    if latest.error is not None:
-        raise latest.error
+    if isinstance(latest, Exception):
+        raise latest
     yield latest.made
 
 
