@@ -24,6 +24,7 @@ from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.models.dit import Float32Module
 
 _TINY = 1e-8  # keeps quotients finite
+_MASK_INVERSIONS = 5  # of 30: 14.71 dB of SI-SDR instead of 14.78 by masks of true latents
 _MOMENTUM = 0.99  # of fast Griffin-Lim (Perraudin et al. 2013)
 
 
@@ -116,7 +117,7 @@ class MelSpectrogram(Float32Module):
         power = spectrum.real.square() + spectrum.imag.square()
         return (self.bands @ power + self.config.floor).log()
 
-    def magnitudes(self, log_mel: Tensor) -> Tensor:
+    def magnitudes(self, log_mel: Tensor, inversions: int | None = None) -> Tensor:
         """Magnitudes (b, bins, frames) whose mel bands are these: non-negative, by
 
             P <- P * B'(m / BP) / B'1
@@ -126,7 +127,7 @@ class MelSpectrogram(Float32Module):
         power = (log_mel.exp() - self.config.floor).clamp_min(0.0)
         per_bin = self.bands.sum(dim=0)[:, None].clamp_min(_TINY)
         estimate = self.bands.T @ (power / self.bands.sum(dim=1)[:, None]) / per_bin
-        for _ in range(self.config.inversions):
+        for _ in range(self.config.inversions if inversions is None else inversions):
             quotient = (power + _TINY) / (self.bands @ estimate + _TINY)
             estimate = estimate * (self.bands.T @ quotient) / per_bin
         return estimate.clamp_min(0.0).add(_TINY**2).sqrt()
@@ -187,17 +188,21 @@ class MelDecoder(Float32Module):
 
     @torch.no_grad()
     def with_phases(self, latents: Tensor, like: Tensor) -> Tensor:
-        """As `forward`, with the phases of audio `like` (b, channel, samples)."""
+        """As `forward`, with the phases of audio `like` (b, channel, samples) and not Griffin-Lim's.
+
+        For masks on that audio, where magnitudes need less precision.
+        """
         phases = self.spectrogram.stft(rearrange(like, "b c s -> (b c) s"))
         phases = phases / phases.abs().clamp_min(_TINY)
-        return self._by_channel(self.spectrogram.istft(self._magnitudes(latents) * phases))
+        magnitudes = self._magnitudes(latents, min(self.config.inversions, _MASK_INVERSIONS))
+        return self._by_channel(self.spectrogram.istft(magnitudes * phases))
 
-    def _magnitudes(self, latents: Tensor) -> Tensor:
+    def _magnitudes(self, latents: Tensor, inversions: int | None = None) -> Tensor:
         """Latents (b, c, n) to STFT magnitudes (b * channel, bins, frames)."""
         channels, frames = self.config.io_channels, self.config.frames
         features = rearrange(latents.float(), "b c n -> b n c") @ self.synthesis.T + self.mean
         log_mel = rearrange(features, "b n (k c m) -> (b c) m (n k)", c=channels, k=frames)
-        return self.spectrogram.magnitudes(log_mel)
+        return self.spectrogram.magnitudes(log_mel, inversions)
 
     def _by_channel(self, audio: Tensor) -> Tensor:
         return rearrange(audio, "(b c) s -> b c s", c=self.config.io_channels)
