@@ -4,17 +4,19 @@ python benchmarks/sampling.py                     golden, small and medium; on a
 python benchmarks/sampling.py --only quality memory --model-config model.json \
     --ckpt model.safetensors --corpus minislakh   the tables that need a trained model
 
-steps    seconds of a step, in turns in one process. `ours` is the sampling loop of the tasks. The
-         literal loop is the paper's algorithm 2 word by word: prompt and null are projected in
-         every step, guidance is two calls of the network, windows go one after another. SAT is its
-         v-ddim on its own DiT of the same width, depth and heads, the windows as a batch; the
-         prompt is a token before the frames, since SAT guides tokens only. So both transformers
-         run over the same number of tokens. Ratios are medians of those of each turn, with their
-         quartiles. On a GPU in bf16, and compiled into CUDA graphs too.
-songs    a song of three minutes, its source extracted: all windows together, against one after
+steps    seconds per step, the ways in turns in one process. `ours` is the sampling loop of the
+         tasks. The literal loop is the paper's algorithm 2 as written: prompt and negative prompt
+         are projected in every step, guidance is two calls of the network, windows are sampled one
+         after another. SAT is its v-ddim on its own DiT of the same width, depth and heads, with
+         the windows as a batch and the prompt as a token before the frames, since SAT guides only
+         tokens; so both transformers process the same number of tokens. Ratios are medians over
+         the rounds, with quartiles. On a GPU in bf16, and compiled into CUDA graphs too.
+songs    a three-minute song, its source extracted: all windows together, against one after
          another with the overlap kept, by DDIM and by RePaint.
 quality  Log-Mel L1 of extracted sources by sampler and steps, one seed and the same windows.
-memory   a song of three minutes in 44.1 kHz stereo through `mge_plugin.load(...).extract`.
+memory   peak memory and seconds per stage of `load().extract` on stereo songs of 44.1 kHz.
+peer     30 s of 44.1 kHz stereo into four sources, beside torchaudio's HDemucs with random weights
+         (without shifts, in segments with overlap 0.25), in turns, one thread.
 """
 
 import argparse
@@ -40,6 +42,7 @@ from rich.table import Table
 from stable_audio_tools.inference.sampling import sample_k
 from stable_audio_tools.models.dit import DiffusionTransformer
 from torch import Tensor, nn
+from torchaudio.models import hdemucs_high
 from training import DEVICE, SIZES, Size
 
 from mge_plugin.data.audio import rms_db
@@ -48,15 +51,21 @@ from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import Format, Window, make_triplet
 from mge_plugin.evaluation.metrics import log_mel_l1
-from mge_plugin.inference.denoiser import Conditions, Engine, Item, SongDenoiser
+from mge_plugin.inference.denoiser import Batch, Denoiser, denoise
 from mge_plugin.inference.pipeline import Pipeline, load
-from mge_plugin.inference.request import TASKS, Request, Sampling, by_track
-from mge_plugin.inference.sampling import checked, ddim_step, linear_schedule, sample_ddim
+from mge_plugin.inference.request import Finish, Request, Sampling
+from mge_plugin.inference.sampling import (
+    ItemNoise,
+    checked,
+    ddim_step,
+    linear_schedule,
+    sample_ddim,
+)
 from mge_plugin.inference.windows import WindowRows, Windows
 from mge_plugin.models.dit import DiTConfig
 from mge_plugin.models.given import Given
 from mge_plugin.models.guidance import Guidance
-from mge_plugin.models.mge import MGEDiffusion, create_mge_model
+from mge_plugin.models.mge import MGEDiffusion
 from mge_plugin.prompts import label_prompt
 from mge_plugin.tracks import NUM_TRACKS, Track, pack, unpack
 
@@ -76,7 +85,9 @@ METHODS = (
     *(("heun", "log-snr", steps) for steps in (25, 10)),
 )
 WARM_UP = int(DEVICE == "cuda")  # rounds of `songs` that are not counted
-TABLES = ("steps", "songs", "quality", "memory")
+TABLES = ("steps", "songs", "quality", "memory", "peer")
+LENGTHS = (30, 120, 360)  # seconds of the songs of `memory`
+PEER_SECONDS = 30
 
 
 def filled(network: nn.Module) -> nn.Module:
@@ -120,10 +131,9 @@ def ours(extraction: Extraction, cfg_scale: float, steps: int) -> Tensor:
     network, windows = extraction.network, extraction.windows
     given = Given.track(Track.MIXTURE, extraction.mixture)
     modulations = network.modulate(extraction.embeddings)
-    conditions = Conditions(modulations, given, guidance=Guidance(cfg_scale))
     rows = WindowRows(windows, [(0, w) for w in range(len(windows.starts))], 1, DEVICE)
-    denoiser = SongDenoiser(network, conditions, rows, len(rows))
-    return given.insert(sample_ddim(denoiser, extraction.noise, linear_schedule(steps)))
+    denoiser = Denoiser(network, modulations, None, given, Guidance(cfg_scale), rows)
+    return sample_ddim(denoiser, extraction.noise, linear_schedule(steps))
 
 
 def literal(extraction: Extraction, cfg_scale: float, steps: int) -> Tensor:
@@ -255,9 +265,9 @@ def graphs_table(names: Sequence[str], rounds: int) -> Table:
 
 
 SONG_WAYS = {
-    "together, 4 at a time": Sampling(window_batch=4),
-    "together, 8 at a time": Sampling(window_batch=8),
-    "one after another, DDIM": Sampling(long_form="sequential"),
+    "together, 4 at a time": Sampling.paper(window_batch=4),
+    "together, 8 at a time": Sampling.paper(window_batch=8),
+    "one after another, DDIM": Sampling.paper(long_form="sequential"),
     "one after another, RePaint, U = 2": Sampling(
         long_form="sequential", sampler="repaint", resamplings=2
     ),
@@ -265,19 +275,23 @@ SONG_WAYS = {
 
 
 def songs_table(name: str, steps: int, rounds: int) -> Table:
-    """Seconds of the denoising of a song of three minutes, guided."""
-    config = SIZES[name].model_config()
+    """Seconds of the guided sampling of a three-minute song."""
+    config = DiTConfig(**SIZES[name].model_config()["model"]["diffusion"]["config"])
     torch.manual_seed(0)
-    model = create_mge_model(config)
-    filled(model.model)
-    engine = Engine(model.to(DEVICE).eval(), config["sample_size"], DEVICE)
-    frames = round(SONG_SECONDS * FRAMES_A_SECOND)
-    count = len(Windows.cover(frames, engine.frames).starts)
-    task, channels = TASKS["extract"], model.io_channels // NUM_TRACKS
-    prompts = by_track(label_prompt("bass"), task)
-    item = Item(prompts, 0, frames, torch.randn(channels, frames))
+    network = filled(MGEDiffusion(config))
+    windows = Windows.cover(round(SONG_SECONDS * FRAMES_A_SECOND), SIZES[name].frames)
+    channels, count = config.io_channels // NUM_TRACKS, len(windows.starts)
+    prompt = torch.randn(1, NUM_TRACKS, config.global_cond_dim, device=DEVICE)
+    mixture = torch.randn(1, channels, windows.padded_length, device=DEVICE)
+    song = Batch(
+        ItemNoise([0], (NUM_TRACKS, channels, windows.padded_length), DEVICE),
+        network.modulate(prompt),
+        windows,
+        [(0, window) for window in range(count)],
+        Given.track(Track.MIXTURE, mixture),
+    )
     samplings = {way: replace(sampling, steps=steps) for way, sampling in SONG_WAYS.items()}
-    ways = {way: lambda s=s: engine.denoise(task, [item], s) for way, s in samplings.items()}
+    ways = {way: lambda s=s: denoise(network, song, s) for way, s in samplings.items()}
     taken = {way: statistics.median(t) for way, t in in_turns(ways, rounds, WARM_UP).items()}
     table = Table(
         "windows",
@@ -328,18 +342,23 @@ def distances(
 
 def extract(pipeline: Pipeline, chosen: Sequence[Sample], sampling: Sampling) -> list[np.ndarray]:
     """The source of each window as the model makes it."""
-    rate = pipeline.sample_rate
     requests = [
-        Request("extract", (label_prompt(sample.label),), sample.mixture, rate, seed=number)
+        Request(
+            "extract",
+            label_prompt(sample.label),
+            (sample.mixture, pipeline.sample_rate),
+            seed=number,
+            sampling=sampling,
+            finish=Finish("none", gate=False),
+        )
         for number, sample in enumerate(chosen)
     ]
-    return [result.audio["source"] for result in pipeline.run(requests, sampling)]
+    return [next(iter(result.audio.values())) for result in pipeline.run(requests)]
 
 
 def floors(pipeline: Pipeline, chosen: Sequence[Sample]) -> dict[str, list[np.ndarray]]:
-    """Estimates that no sampler is needed for."""
-    engine, length = pipeline.engine, pipeline.engine.frames * pipeline.engine.ratio
-    coded = [engine.decode(engine.encode(sample.source), length) for sample in chosen]
+    """Estimates that need no sampler."""
+    coded = [pipeline.decode(pipeline.encode(s.source), pipeline.window) for s in chosen]
     return {
         "mixture as estimate": [sample.mixture for sample in chosen],
         "silence as estimate": [np.zeros_like(sample.source) for sample in chosen],
@@ -350,16 +369,15 @@ def floors(pipeline: Pipeline, chosen: Sequence[Sample]) -> dict[str, list[np.nd
 def by_method(
     pipeline: Pipeline, chosen: Sequence[Sample], cfg_scale: float
 ) -> list[tuple[tuple[str, ...], np.ndarray]]:
-    """Sampler, steps, calls, seconds a window, and the Log-Mel L1 of every window."""
+    """Sampler, steps, calls, seconds per window, and the Log-Mel L1 of every window."""
     rate = pipeline.sample_rate
     rows = [
         ((name, "", "", ""), distances(estimates, chosen, rate))
         for name, estimates in floors(pipeline, chosen).items()
     ]
-    options = {"cfg_scale": cfg_scale, "refine": "none", "gate": False, "window_batch": 8}
     for sampler, schedule, steps in track(METHODS, "methods", transient=True):
         start = clock()
-        sampling = Sampling(steps=steps, sampler=sampler, schedule=schedule, **options)
+        sampling = Sampling(steps, cfg_scale, 0, 8, sampler=sampler, schedule=schedule)
         estimates = extract(pipeline, chosen, sampling)
         taken = (clock() - start) / len(chosen)
         calls = 2 * steps - 1 if sampler == "heun" else steps
@@ -370,8 +388,8 @@ def by_method(
 
 def quality_table(pipeline: Pipeline, corpus: Path, split: str, count: int, cfg: float) -> Table:
     """Log-Mel L1 by class, and how much worse each way is than DDIM in 250 steps."""
-    engine, rate = pipeline.engine, pipeline.sample_rate
-    form = Format(rate, engine.frames * engine.ratio, pipeline.channels)
+    rate = pipeline.sample_rate
+    form = Format(rate, pipeline.window, pipeline.channels)
     songs = read_corpus(CorpusConfig("corpus", str(corpus), split=split)).songs
     chosen = [s for label in CLASSES for s in samples(songs, label, form, count)]
     labels = np.array([sample.label for sample in chosen])
@@ -393,25 +411,18 @@ def plus_minus(differences: np.ndarray) -> str:
     return f"{differences.mean():+.3f} ± {error:.3f}"
 
 
-def one_song(model_config: Path, ckpt: Path, steps: int) -> dict[str, float]:
-    """Seconds and peak MiB of opening a model and extracting a song; call in a fresh process."""
+def one_song(files: tuple, seconds: int, steps: int) -> dict[str, float]:
+    """Seconds per stage and peak MiB of an extraction of two sources; call in a fresh process."""
     one_thread()
     generator = np.random.default_rng(0)
-    song = 0.1 * generator.standard_normal((2, SONG_SECONDS * 44100), dtype=np.float32)
-    marks = {"opened": 0.0, "first step": 0.0, "last step": 0.0}
-    start = clock()
-    pipeline = load(model_config, ckpt)
-    marks["opened"] = clock()
-
-    def stepped(step: Any) -> None:
-        marks["last step"] = clock()
-        marks["first step"] = marks["first step"] or marks["last step"]
-
-    sampling = Sampling(steps=steps)
-    pipeline.extract(song, 44100, label_prompt("bass"), sampling, stepped)
-    times = np.diff([start, *marks.values(), clock()])
-    names = ("opening s", "encoding, first step s", "other steps s", "decoding, refining s")
-    return dict(zip(names, times, strict=True)) | {"all s": times.sum(), "peak MiB": peak()}
+    song = 0.1 * generator.standard_normal((2, seconds * 44100), dtype=np.float32)
+    pipeline = load(*files)
+    before = peak()
+    made = pipeline.extract((song, 44100), ["bass", "drums"], sampling=Sampling(steps))
+    return made.info["seconds"] | {
+        "peak MiB": peak(),
+        "growth in songs": (peak() - before) * 2**20 / song.nbytes,
+    }
 
 
 def peak() -> float:
@@ -425,19 +436,52 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def memory_table(model_config: Path, ckpt: Path, steps: int) -> Table:
-    """One extraction with everything that belongs to it, in a process of its own."""
-    with get_context("spawn").Pool(1) as pool:
-        found = pool.apply(one_song, (model_config, ckpt, steps))
-    table = Table(
-        "steps", *found, title=f"{SONG_SECONDS // 60} minutes, 44.1 kHz stereo, on {DEVICE}"
-    )
-    table.add_row(str(steps), *(f"{value:.1f}" for value in found.values()))
+def memory_table(files: tuple, steps: int) -> Table:
+    """Extractions with everything that belongs to them, each in a process of its own."""
+    rows = {}
+    for seconds in LENGTHS:
+        with get_context("spawn").Pool(1) as pool:
+            rows[seconds] = pool.apply(one_song, (files, seconds, steps))
+    title = f"two sources of 44.1 kHz stereo, {steps} steps, on {DEVICE}"
+    table = Table("seconds of song", *rows[LENGTHS[0]], title=title)
+    for seconds, found in rows.items():
+        table.add_row(str(seconds), *(f"{value:.1f}" for value in found.values()))
+    return table
+
+
+def hdemucs() -> Callable[[Tensor], Tensor]:
+    """torchaudio's HDemucs with random weights: (2, samples) of 44.1 kHz to (4, 2, samples)."""
+    model = hdemucs_high(["drums", "bass", "other", "vocals"]).to(DEVICE).eval()
+    windows = Windows(PEER_SECONDS * 44100, 10 * 44100, 10 * 44100 // 4)
+
+    def separate(song: Tensor) -> Tensor:
+        padded = nn.functional.pad(song, (0, windows.padded_length - song.shape[1]))
+        pieces = [model(piece[None].to(DEVICE))[0].cpu() for piece in windows.cut(padded)]
+        return windows.join(torch.stack(pieces))
+
+    return separate
+
+
+def peer_table(files: tuple, rounds: int) -> Table:
+    """Seconds of ours, by stage, and of the peer."""
+    song = 0.1 * torch.randn(2, PEER_SECONDS * 44100)
+    pipeline, separate, stages = load(*files), hdemucs(), []
+
+    def extraction() -> None:
+        made = pipeline.extract((song, 44100), CLASSES)
+        stages.append(made.info["seconds"])
+
+    taken = in_turns({"ours": extraction, "HDemucs": lambda: separate(song)}, rounds, WARM_UP)
+    table = Table("system", "s", title=f"{PEER_SECONDS} s of 44.1 kHz stereo on {DEVICE}")
+    for name, values in taken.items():
+        table.add_row(name, f"{statistics.median(values):.1f}")
+    for stage in stages[0]:
+        table.add_row(f"ours: {stage}", f"{statistics.median(s[stage] for s in stages):.1f}")
     return table
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = list(SIZES) if DEVICE == "cuda" else ["golden", "small", "medium"]
     add = parser.add_argument
@@ -447,19 +491,20 @@ def arguments() -> argparse.Namespace:
     add("--song-size", choices=SIZES, default="medium", help="of the network of `songs`")
     add("--song-steps", type=int, default=4)
     add("--song-rounds", type=int, default=2)
-    add("--model-config", type=Path, help="of the trained model")
+    add("--model-config", type=Path, help="of the trained model; default: the shipped one")
     add("--ckpt", type=Path)
     add("--corpus", type=Path, help="songs in Slakh's layout")
     add("--split", default="test", help="of the corpus")
     add("--windows", type=int, default=16, help="of each class, for `quality`")
     add("--cfg-scale", type=float, default=GUIDED, help="for `quality`")
-    add("--steps", type=int, default=250, help="for `memory`")
+    add("--steps", type=int, default=20, help="for `memory`")
+    add("--peer-rounds", type=int, default=3)
     return parser.parse_args()
 
 
 @torch.no_grad()
 def main() -> None:
-    """Measure what is asked for and print the tables."""
+    """Measure and print the tables."""
     asked, console = arguments(), Console()
     logging.disable(logging.WARNING)
     one_thread()
@@ -468,19 +513,17 @@ def main() -> None:
         console.print(graphs_table(asked.sizes, asked.rounds))
     if "songs" in asked.only:
         console.print(songs_table(asked.song_size, asked.song_steps, asked.song_rounds))
-    named = asked.model_config and asked.ckpt
+    files = (asked.model_config, asked.ckpt)
     if "quality" in asked.only:
-        if named and asked.corpus:
-            pipeline = load(asked.model_config, asked.ckpt)
+        if asked.corpus:
             found = (asked.corpus, asked.split, asked.windows)
-            console.print(quality_table(pipeline, *found, asked.cfg_scale))
+            console.print(quality_table(load(*files), *found, asked.cfg_scale))
         else:
-            console.print("quality: not measured, needs --model-config, --ckpt and --corpus")
+            console.print("quality: not measured, needs --corpus")
     if "memory" in asked.only:
-        if named:
-            console.print(memory_table(asked.model_config, asked.ckpt, asked.steps))
-        else:
-            console.print("memory: not measured, needs --model-config and --ckpt")
+        console.print(memory_table(files, asked.steps))
+    if "peer" in asked.only:
+        console.print(peer_table(files, asked.peer_rounds))
 
 
 if __name__ == "__main__":

@@ -294,7 +294,7 @@ def _read_file(file: IO[bytes]) -> tuple[np.ndarray, int]:
 class Keep:
     """A track that exists already, of which only some seconds are generated again."""
 
-    audio: Audio  # or anything that `Audio.of` takes
+    audio: Any  # what `Audio.of` takes; then an Audio
     redo: tuple[tuple[float, float], ...]  # spans in seconds, each a start and an end
 
     def __post_init__(self) -> None:
@@ -313,7 +313,7 @@ class Keep:
 class Init:
     """Audio of the prompted track to start from in place of noise: the result is a variation."""
 
-    audio: Audio  # or anything that `Audio.of` takes
+    audio: Any  # what `Audio.of` takes; then an Audio
     level: float  # t, over 0 (the audio as it is) up to 1 (noise alone)
 
     def __post_init__(self) -> None:
@@ -326,19 +326,20 @@ class Init:
 class Request:
     """One task on one song, or on none.
 
-    `prompts` is one prompt or a sequence of them, as `mge_plugin.prompts` describes; audio is
-    anything that `Audio.of` takes. Both are converted once, here.
+    `prompts` is one prompt or a sequence of them, as `mge_plugin.prompts` describes, and audio is
+    anything that `Audio.of` takes. They are converted once, here: then `prompts` is a tuple of
+    TrackPrompts, `negative` and `new_prompt` are TrackPrompts, and `audio` is an Audio.
     """
 
     task: str  # a name in TASKS
-    prompts: Sequence[TrackPrompts] = ()
-    audio: Audio | None = None  # the given track
+    prompts: Any = ()
+    audio: Any = None  # the given track
     seconds: float | None = None  # length if there is no audio; None is one window
     seed: int | None = None  # None is the sampling's
-    negative: TrackPrompts | None = None  # negative prompt
+    negative: Any = None  # negative prompt
     keep: Keep | None = None  # of the prompted track
     init: Init | None = None  # of the prompted track
-    new_prompt: TrackPrompts | None = None  # for replace: the new source
+    new_prompt: Any = None  # for replace: the new source
     sampling: Sampling | None = None  # None is the model's own
     finish: Finish = field(default_factory=Finish)
 
