@@ -84,7 +84,7 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     corpus = write_corpus(out / "corpus", size.songs, size.seconds, OTHER_SONGS + seed)
     song = fullest_song(corpus)
     model = find_model(DEFAULT_MODEL)
-    pipeline = load(model.config_file, model.ckpt, device=device)
+    pipeline = load(*model.paths, device=device)
     steps = {} if size.steps is None else {"steps": size.steps}
     sampling = replace(pipeline.sampling, seed=seed, **steps)
     mixture, rate = read_audio(song.path / "mix.flac")

@@ -103,11 +103,14 @@ def flag(name: str, default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata={**field.metadata, "flag": name})
 
 
-def grouped(command: Callable[..., None], **groups: type) -> Callable[..., None]:
+def grouped(
+    command: Callable[..., None], defaults: str = "the model's", **groups: type
+) -> Callable[..., None]:
     """`command` with the fields of dataclasses as options.
 
     Each of `groups` is a parameter of `command` and its dataclass. The parameter gets the
-    dataclass, or the given options alone if it is annotated with `Given`.
+    dataclass, or the given options alone if it is annotated with `Given`: the help calls the
+    defaults of those `defaults`.
     """
     hints = typing.get_type_hints(command, include_extras=True)
     parameters = [
@@ -116,8 +119,8 @@ def grouped(command: Callable[..., None], **groups: type) -> Callable[..., None]
         if name not in groups and name in hints and parameter.kind is not Parameter.VAR_KEYWORD
     ]
     for name, group in groups.items():
-        of_model = hints.get(name) is Given
-        parameters += [_parameter(group, field, of_model) for field in dataclasses.fields(group)]
+        shown = defaults if hints.get(name) is Given else None
+        parameters += [_parameter(group, field, shown) for field in dataclasses.fields(group)]
 
     @functools.wraps(command)
     def with_options(**values: Any) -> None:
@@ -133,8 +136,8 @@ def grouped(command: Callable[..., None], **groups: type) -> Callable[..., None]
     return with_options
 
 
-def _parameter(group: type, field: dataclasses.Field, of_model: bool) -> Parameter:
-    """A field as an option; it is None unless it was given if the model has its default."""
+def _parameter(group: type, field: dataclasses.Field, shown: str | None) -> Parameter:
+    """A field as an option; with `shown` as its default it is None unless it was given."""
     meta, hint = field.metadata, typing.get_type_hints(group)[field.name]
     name = meta.get("flag", f"--{field.name.replace('_', '-')}")
     if hint is bool and field.default:
@@ -145,9 +148,11 @@ def _parameter(group: type, field: dataclasses.Field, of_model: bool) -> Paramet
         help=meta["help"],
         rich_help_panel=meta["group"] or None,
         metavar="|".join(choices) if 0 < len(choices) <= _LIST else None,
-        show_default="the model's" if of_model else field.default not in (None, False, (), ""),
+        show_default=shown or field.default not in (None, False, (), ""),
     )
-    default = None if of_model else field.default
+    default = None if shown else field.default
+    if default is dataclasses.MISSING:
+        default = Parameter.empty
     annotation = Annotated[_kind(hint) if default is not None else _kind(hint) | None, described]
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 

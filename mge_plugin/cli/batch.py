@@ -221,11 +221,9 @@ class Runner:
         if _rank_and_world()[1] > 1:
             ranks = slow_module("mge_plugin.data.latents.encode").Ranks.of(os.environ)
             device = str(ranks.device(device))
-        inside = self.files.config_file == self.files.ckpt
         with quietly():
             pipeline = slow_module("mge_plugin.inference.pipeline").load(
-                self.files.ckpt if inside else self.files.config_file,
-                None if inside else self.files.ckpt,
+                *self.files.paths,
                 device=device,
                 dtype=options.dtype,
                 compiled=options.compile,

@@ -96,8 +96,8 @@ class PartOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """The model and what it runs on."""
+class ModelChoice:
+    """The model and its device."""
 
     model: str | None = option(
         None,
@@ -107,17 +107,7 @@ class ModelOptions:
     )
     model_config: Path | None = option(None, "Model config (JSON) of --ckpt.", group="Model")
     ckpt: Path | None = option(None, "Weights, .ckpt or .safetensors.", group="Model")
-    paper: bool = option(
-        False, "The paper's sampling: 250 steps of ddim, guidance 2.", group="Sampling"
-    )
     device: str = option("auto", "auto, cuda, cuda:1 ..., mps or cpu.", group="Machine")
-    dtype: str = option(
-        "auto", "Of the network; auto is bfloat16 on a GPU.", group="Machine", choices=DTYPES
-    )
-    compile: bool = option(
-        False, "Compile the network first: worth it for more than one song.", group="Machine"
-    )
-    batch: int = option(1, "Songs denoised together.", group="Machine", low=1)
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
@@ -132,6 +122,22 @@ class ModelOptions:
         if self.model_config is not None or self.ckpt is not None:
             raise ValueError("--model: names config and weights, leave out --model-config, --ckpt")
         return find_model(self.model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(ModelChoice):
+    """The model and how it runs."""
+
+    paper: bool = option(
+        False, "The paper's sampling: 250 steps of ddim, guidance 2.", group="Sampling"
+    )
+    dtype: str = option(
+        "auto", "Of the network; auto is bfloat16 on a GPU.", group="Machine", choices=DTYPES
+    )
+    compile: bool = option(
+        False, "Compile the network first: worth it for more than one song.", group="Machine"
+    )
+    batch: int = option(1, "Songs denoised together.", group="Machine", low=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,12 @@ class ModelFiles:
     ckpt: Path
 
     @property
+    def paths(self) -> tuple[Path, Path | None]:
+        """What `find_model` takes to find it again: config and weights, or the file of both."""
+        inside = self.config_file == self.ckpt
+        return (self.ckpt, None) if inside else (self.config_file, self.ckpt)
+
+    @property
     def card(self) -> Card:
         """The section "card" of the config."""
         return parse_section(Card, self.config.get("card"), f"{self.name}: card")
