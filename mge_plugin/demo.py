@@ -85,8 +85,8 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     song = fullest_song(corpus)
     model = find_model(DEFAULT_MODEL)
     pipeline = load(*model.paths, device=device)
-    steps = {} if size.steps is None else {"steps": size.steps}
-    sampling = replace(pipeline.sampling, seed=seed, **steps)
+    steps = size.steps or pipeline.sampling.steps
+    sampling = replace(pipeline.sampling, seed=seed, steps=steps)
     mixture, rate = read_audio(song.path / "mix.flac")
     stems = {label: _sum_of_stems(song, label, mixture) for label in INSTRUMENTS}
     extractions = [

@@ -104,7 +104,7 @@ def flag(name: str, default: Any, help: str, **metadata: Any) -> Any:
 
 
 def grouped(
-    command: Callable[..., None], defaults: str = "the model's", **groups: type
+    command: Callable[..., None], groups: Mapping[str, type], defaults: str = "the model's"
 ) -> Callable[..., None]:
     """`command` with the fields of dataclasses as options.
 
@@ -153,7 +153,9 @@ def _parameter(group: type, field: dataclasses.Field, shown: str | None) -> Para
     default = None if shown else field.default
     if default is dataclasses.MISSING:
         default = Parameter.empty
-    annotation = Annotated[_kind(hint) if default is not None else _kind(hint) | None, described]
+    annotation: Any = Annotated[
+        _kind(hint) if default is not None else _kind(hint) | None, described
+    ]
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -163,7 +165,7 @@ def _kind(hint: Any) -> Any:
     if isinstance(hint, types.UnionType):
         return str if len(kinds) > 1 else kinds[0]
     if typing.get_origin(hint) is tuple:
-        return list[kinds[0]] if kinds[-1] is Ellipsis else str
+        return types.GenericAlias(list, (kinds[0],)) if kinds[-1] is Ellipsis else str
     return hint
 
 

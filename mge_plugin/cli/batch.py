@@ -28,7 +28,7 @@ from mge_plugin.cli.options import FORMATS, ModelOptions, OutputOptions
 from mge_plugin.config import ConfigError, found, read_json
 from mge_plugin.data.audio import read_audio, write_flac, write_wav
 from mge_plugin.files import checkpoint_fingerprint, written_whole
-from mge_plugin.inference.request import Finish, Init, Keep, Request, Result, Sampling
+from mge_plugin.inference.request import Audio, Finish, Init, Keep, Request, Result, Sampling
 from mge_plugin.launcher import quietly
 from mge_plugin.models.hub import ModelFiles
 
@@ -269,24 +269,27 @@ class Runner:
         return stages.run(pipeline, requests)
 
     def _to_request(self, job: Job, prompts: Sequence[Prompt], audio: Any = None) -> Request:
-        song = audio if audio is not None else job.song
+        converted: dict[str, Any] = {  # by the request
+            "prompts": tuple(_with_audio(prompt) for prompt in prompts),
+            "audio": audio or job.song,
+            "negative": job.negative or None,
+            "new_prompt": _with_audio(job.new_prompt),
+        }
         return Request(
             job.task,
-            tuple(_with_audio(prompt) for prompt in prompts),
-            song,
             seconds=job.seconds,
             seed=job.seed,
-            negative=job.negative or None,
-            keep=None if job.keep is None else Keep(job.keep, job.redo),
-            init=None if job.init is None else Init(job.init, job.init_level),
-            new_prompt=job.new_prompt and _with_audio(job.new_prompt),
+            keep=None if job.keep is None else Keep(Audio.of(job.keep), job.redo),
+            init=None if job.init is None else Init(Audio.of(job.init), job.init_level or 1.0),
             sampling=self.sampling,
             finish=self.finish,
+            **converted,
         )
 
     def _chained(self, job: Job, pipeline: "Pipeline", stages: "_Stages") -> Result:
         """Extract each prompt from the residual of the one before."""
-        rest, audio, tracks = None, {}, {}
+        rest: Any = None
+        audio, tracks = {}, {}
         for name, prompt in zip(job.sources, job.prompts, strict=True):
             (result,) = stages.run(pipeline, [self._to_request(job, [prompt], rest)])
             source = next(iter(result.audio))

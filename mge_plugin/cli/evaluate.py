@@ -31,7 +31,9 @@ def _evaluate(*, options: EvaluationOptions, model: ModelChoice, sampling: Given
 
 app.command("evaluate")(
     grouped(
-        _evaluate, "the paper's", options=EvaluationOptions, model=ModelChoice, sampling=Sampling
+        _evaluate,
+        {"options": EvaluationOptions, "model": ModelChoice, "sampling": Sampling},
+        defaults="the paper's",
     )
 )
 

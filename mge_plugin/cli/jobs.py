@@ -221,9 +221,9 @@ class _Line:
 
 
 class _Item(NamedTuple):
-    """A song to process, or a result to generate (no path)."""
+    """A song to process."""
 
-    path: Path | None = None
+    path: Path
     folder: Path = Path()  # of its results, under --out
     line: _Line = _Line()
     where: str | None = None  # file:line of the manifest
@@ -231,7 +231,8 @@ class _Item(NamedTuple):
 
 def split_words(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Songs, which come first, and prompts; all that exists or looks like a path is a song."""
-    songs, words = [], []
+    songs: list[Path] = []
+    words: list[str] = []
     for argument in arguments:
         path = Path(argument)
         is_path = path.suffix.lower() in (*AUDIO, _MANIFEST) or len(path.parts) > 1
@@ -307,7 +308,8 @@ def _in_folder(root: Path, out: Path) -> list[_Item]:
 
 def _scan(root: Path, out: Path) -> tuple[list[Path], Counter[str]]:
     """The audio files under a folder in order, and how many entries are skipped, by reason."""
-    songs, skipped = [], Counter()
+    songs: list[Path] = []
+    skipped: Counter[str] = Counter()
 
     def unreadable(_: OSError) -> None:
         skipped["folders that cannot be read"] += 1
@@ -361,7 +363,7 @@ class Prompts:
         self.task, self.options, self.card = task, options, card
         self.others = pairs("--track-prompt", options.track_prompt, "TRACK=TEXT")
         self.texts = (*map(self._from_word, words), *options.prompt)
-        self.modes: dict[str, bool] = {}
+        self.modes: dict[str, Any] = {}
         if extract is not None:
             self._set_modes(extract)
         self.new_prompt: Prompt = None
@@ -518,8 +520,8 @@ def _check_part(name: str, jobs: Sequence[Job]) -> None:
 
 def _span(text: str) -> tuple[float, float]:
     """`START-END`, each in seconds or as m:ss or h:mm:ss, to seconds."""
-    times = [_seconds(part) for part in text.split("-")]
-    if len(times) != 2 or None in times:
+    times = [time for part in text.split("-") if (time := _seconds(part)) is not None]
+    if text.count("-") != 1 or len(times) != 2:
         raise ValueError(
             f"--redo: expected START-END, such as 0:40-0:52 or 40-52.5, found {text!r}"
         )

@@ -66,7 +66,7 @@ def _task_command(task: str) -> Callable[..., None]:
         *,
         arguments: Annotated[
             list[str], typer.Argument(metavar=metavar, help=text, show_default=False)
-        ] = (),
+        ] = (),  # type: ignore[assignment]  # typer wants list, immutable here
         sampling: Given,
         **groups: Any,
     ) -> None:
@@ -84,7 +84,7 @@ def _task_command(task: str) -> Callable[..., None]:
         groups["finish"] = Finish
     if not info.new_prompt and task != "compose":
         groups["part"] = PartOptions
-    return grouped(run, **groups)
+    return grouped(run, groups)
 
 
 for _name, _text in _HELP.items():
