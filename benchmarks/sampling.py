@@ -322,7 +322,7 @@ def samples(songs: Sequence[Song], label: str, form: Format, count: int) -> list
     found: list[Sample] = []
     for number in range(TRIES * count if having else 0):
         song = having[number % len(having)]
-        stems = tuple(stem for stem in song.stems if stem.label == label)
+        stems = tuple(i for i, stem in enumerate(song.stems) if stem.label == label)
         start = int(rng.integers(max(1, song.samples(form.sample_rate) - form.samples)))
         audio = make_triplet(Window(song, stems, start), form).audio
         if min(rms_db(audio[Track.SOURCE]), rms_db(audio[Track.SUBMIXTURE])) > SOUNDS_DB:

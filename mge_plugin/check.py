@@ -106,13 +106,13 @@ def _check_latents_pair(model: _Config, dataset: _Config) -> Iterator[str]:
 
 
 def _misfits(model: _Config, info: "StoreInfo") -> Iterator[str]:
-    from mge_plugin.data.triplets import Asked
+    from mge_plugin.data.triplets import Format
     from mge_plugin.tracks import NUM_TRACKS
 
     asked = [whole(model, key) for key in ("sample_size", "sample_rate")]
     channels = whole(model, "audio_channels", 2)
     if None not in (*asked, channels):
-        yield from info.misfits(Asked(*asked, channels))
+        yield from info.misfits(Format(asked[1], asked[0], channels))
     sizes = {
         "model.io_channels": NUM_TRACKS * info.channels,
         "model.pretransform.config.downsampling_ratio": info.ratio,
@@ -149,7 +149,7 @@ def _check_triplets(config: _Config) -> Iterator[str]:
     if config["dataset_type"] == "mge_latents":
         yield from _check_latents(config)
         return
-    section = DATASET_TYPES[config["dataset_type"]].config
+    section = DATASET_TYPES[config["dataset_type"]][0]
     yield from _problems_of(parse_section, section, config, "dataset config")
     folder = config.get("index_cache", AUTO)
     folder = cache_folder(folder) if isinstance(folder, str) else None

@@ -1,4 +1,4 @@
-"""JSON sections as frozen dataclasses: an unknown key raises and suggests the nearest known one."""
+"""JSON sections as frozen dataclasses: an unknown key raises and suggests the nearest one."""
 
 import dataclasses
 import difflib
@@ -11,6 +11,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from mge_plugin.files import read_regular
 
 Section = TypeVar("Section")
 
@@ -37,7 +39,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """Read a JSON object; a missing, broken or differently shaped file raises ConfigError."""
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:  # RecursionError: nested too deep
@@ -50,7 +52,7 @@ def read_json(path: Path | str) -> dict[str, Any]:
 def parse_section(cls: type[Section], values: Mapping[str, Any] | None, where: str) -> Section:
     """Build the dataclass `cls` from a JSON object; `where` names the section in messages.
 
-    All that is wrong with it, in nested sections too, is in the `problems` of one ConfigError.
+    Every problem, of nested sections too, is in the `problems` of one ConfigError.
     """
     values = {} if values is None else values
     if not isinstance(values, Mapping):
@@ -146,7 +148,7 @@ def _checked_number(field: dataclasses.Field, value: Any, kind: type) -> Any:
 
 
 def _build(cls: type[Section], values: Mapping[str, Any], where: str) -> Section:
-    """Construct the dataclass; what it finds wrong with its values gets the section's name."""
+    """Construct the dataclass; its own problems get the section's name."""
     try:
         return cls(**values)
     except ConfigError as error:
@@ -176,7 +178,7 @@ def _is_required(field: dataclasses.Field) -> bool:
 
 
 def _parse_all(entries: Iterable[tuple[Any, Any, str]], problems: Iterable[str] = ()) -> list[Any]:
-    """Parse (type, value, where) entries; raise what is wrong with any, after `problems`."""
+    """Parse (type, value, where) entries; raise the problems of all, after `problems`."""
     parsed, problems = [], list(problems)
     for hint, value, where in entries:
         try:
@@ -194,9 +196,12 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in arguments:
             return None
         kinds = [a for a in arguments if a is not type(None)]
-        lists = [a for a in kinds if typing.get_origin(a) is tuple]
-        chosen = lists if lists and isinstance(value, (list, tuple)) else kinds
-        return _parse_value(chosen[0], value, where)
+        shapes = [(a, typing.get_origin(a)) for a in kinds]
+        if isinstance(value, (list, tuple)):
+            kinds = [a for a, origin in shapes if origin is tuple] or kinds
+        elif isinstance(value, str):
+            kinds = [a for a, origin in shapes if a is str or origin is typing.Literal] or kinds
+        return _parse_value(kinds[0], value, where)
     if dataclasses.is_dataclass(hint):
         return parse_section(hint, value, where)
     if origin is tuple:
@@ -215,7 +220,7 @@ def _parse_list(hint: Any, value: Any, where: str) -> tuple:
 
 
 def _parse_plain(hint: type, value: Any, where: str) -> Any:
-    """A number, text, truth value or object, each of its own type alone: true is no number."""
+    """A number, text, truth value or object of exactly its type: true is not a number."""
     fits = _is_number(value) if hint is float else isinstance(value, hint)
     if not fits or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where}: expected {_WORDS[hint]}, found {found(value)}")

@@ -1,24 +1,36 @@
-"""Files that are written whole or not at all."""
+"""Files: written whole or not at all, named for every file system, stamped, indexed."""
 
+import errno
 import hashlib
+import json
+import logging
 import os
 import re
+import stat
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 from uuid import uuid4
 
-_ENDS = 1 << 20  # bytes at each end of a checkpoint that tell it from another
+logger = logging.getLogger(__name__)
+
+_ENDS = 1 << 20  # bytes at each end of a checkpoint that are part of its fingerprint
 _LONGEST = 100  # bytes of a name, without what a task adds to it
+_ABANDONED = 3600  # seconds after which a temporary file belongs to a run that was killed
 _DEVICES = {"con", "prn", "aux", "nul", "conin", "conout"}  # no file's names on Windows
 _DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary name in the same folder; it is renamed to `path` if nothing was raised."""
+    """Yield a temporary name in the same folder; it is renamed to `path` if nothing was raised.
+
+    The temporary name is unique, so processes that write the same file do not disturb each other.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{uuid4().hex}.tmp")
     try:
@@ -29,14 +41,70 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes | memoryview) -> Path:
-    """Write `content` to `path`, whole or not at all."""
-    with written_whole(path) as partial:
-        partial.write_bytes(content)
+    """Write `content` to `path`, whole or not at all; an error names the file and the bytes."""
+    try:
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
+    except OSError as error:
+        reason = f"{error.strerror or error}, writing {memoryview(content).nbytes} bytes"
+        raise OSError(error.errno, reason, str(path)) from error
     return path
 
 
+def remove_abandoned(folder: Path, pattern: str = ".*.tmp") -> None:
+    """Delete temporary files that killed runs left in `folder`: those older than an hour."""
+    for path in folder.glob(pattern):
+        try:
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # another process was faster
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file; a pipe, socket or device, which may block, raises OSError."""
+    check_regular(path)
+    return path.read_bytes()
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError for a pipe, socket or device: reading one may block forever."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def stamp(path: Path) -> list[int]:
+    """Values that change when a file's content changes: size, times of content and of status.
+
+    The second time also changes when content is replaced and the first time is kept.
+    """
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Entries that `write_index` kept, none if there are none; a broken file is logged."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        logger.warning("%s: cannot be used, it is written again (%s)", path, error)
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def write_index(path: Path, entries: Mapping[str, Any]) -> None:
+    """Keep entries for the next run; a folder that cannot be written to is logged."""
+    try:
+        write_file(path, json.dumps(entries).encode())
+    except OSError as error:
+        logger.warning("%s: the index is not kept (%s)", path, error.strerror or error)
+
+
 def checkpoint_fingerprint(path: Path) -> str:
-    """Of a checkpoint's size and ends: torch's files have every tensor's checksum at the end."""
+    """A hash of a checkpoint's size and ends: torch's files end with checksums of all tensors."""
     size = path.stat().st_size
     with path.open("rb") as file:
         digest = hashlib.sha256(str(size).encode() + file.read(_ENDS))
@@ -53,8 +121,8 @@ def file_stem(text: str) -> str:
 def output_name(text: str, ending: str = "") -> str:
     """As `file_stem`, with an ending that is never cut.
 
-    Names that have to be cut keep a hash, by which they stay different; a name that Windows keeps
-    for a device gets an underscore.
+    Names that are too long are cut and get a hash, so that they stay different; a name that Windows
+    reserves for a device gets an underscore.
     """
     name = _joined(normalize("NFC", text)).strip("_") or "untitled"
     if len(name.encode()) + len(ending.encode()) > _LONGEST:
@@ -64,9 +132,9 @@ def output_name(text: str, ending: str = "") -> str:
 
 
 def distinct_paths(paths: Sequence[Path], whose: Sequence[str]) -> list[Path]:
-    """Paths of which those that are one to some file system get a hash of whose they are.
+    """The paths, with a hash of `whose` where two would be the same file on some file system.
 
-    That is, those that differ in case or in how accents are composed only; `whose` has to differ.
+    Such paths differ only in case or in how accents are composed; the values of `whose` differ.
     """
     plain = [normalize("NFC", path.as_posix()).casefold() for path in paths]
     counts = Counter(plain)
@@ -84,12 +152,12 @@ def _joined(text: str) -> str:
 
 
 def _cut(name: str, size: int) -> str:
-    """At most `size` bytes of it."""
+    """The first `size` bytes of a name, without a partial character."""
     return name.encode()[:size].decode(errors="ignore")
 
 
 def _tagged(name: str, text: str, size: int) -> str:
-    """At most `size` bytes, of which the last 8 are of the text's hash."""
+    """At most `size` bytes, the last 8 of them from a hash of `text`."""
     tag = hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:8]
     return f"{_cut(name, size - len(tag) - 1).rstrip('_')}_{tag}"
 

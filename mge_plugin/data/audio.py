@@ -1,15 +1,10 @@
 """Audio files in and out, always float32 (channels, samples).
 
-soundfile reads and writes them; audio streams of MP4 files are decoded by PyAV (containers.py).
-
-What is wrong with an audio file.
-
-Files of decoded stems, as `mge_plugin.data.cache` writes them.
-
-Audio streams of MP4 files (.stem.mp4, .m4a), decoded by PyAV, which is an optional package.
+soundfile reads and writes them. PyAV, an optional package, decodes the audio streams of MP4 files
+(.stem.mp4, .m4a). Stems that `mge_plugin.data.cache` keeps decoded are safetensors files.
 """
 
-import io
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -23,16 +18,32 @@ import soxr
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from mge_plugin.files import write_file
+from mge_plugin.data.songs import Part
+from mge_plugin.files import check_regular, write_file, written_whole
 
 if TYPE_CHECKING:
     import av
 
 logger = logging.getLogger(__name__)
 
+CACHED = ".stem.safetensors"  # how the name of a stem that is kept decoded ends
+CONTAINERS = (".mp4", ".m4a")  # files that PyAV reads
+MISSING_PYAV = "PyAV is needed to decode it: pip install 'mge-plugin[musdb]'"
+
+_FULL = 32767  # of 16 bits
+_BLOCK = 65_536  # samples read or written at a time
+_UNSURE = {"FLAC", "MP3", "OGG"}  # formats whose header may have a wrong length
+_SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; a header with another rate is damaged
+_LOUDEST = 100.0  # a peak above this is not audio but, for example, integers stored as floats
+_FLAC_CHANNELS, _FLAC_RATE = 8, 655_350  # at most, the rate in Hz
+_FLAC_ANY_RATE = 65_535  # Hz, up to which a FLAC can have any rate; above only multiples of 10 Hz
+_LOUDNESS_BLOCK = 0.4  # seconds
+_CANCELS = 0.1  # share of the power of independent channels' mean below which a mean is cancelled
+_PRE_ROLL = 8192  # samples decoded before a window: the first AAC frame after a seek is wrong
+
 
 class AudioError(ValueError):
-    """A file that cannot be used as audio; the message names it and says what is wrong.
+    """A file that cannot be used as audio; the message names it and the reason.
 
     `path` is optional since a DataLoader rebuilds its workers' errors from the message alone.
     """
@@ -42,239 +53,102 @@ class AudioError(ValueError):
         self.path = path
 
 
-SUFFIX = ".stem.safetensors"
-_FULL = 32767  # of 16 bits
+class _SoundFile(sf.SoundFile):
+    """A file to read from.
 
-
-def _is_cached(path: Path) -> bool:
-    """Whether a file is one of a cache."""
-    return path.name.endswith(SUFFIX)
-
-
-def write_cached(path: Path, audio: np.ndarray) -> None:
-    """Keep (channels, samples) in 16 bits, in relation to their peak, whole or not at all."""
-    scale = (float(np.abs(audio).max()) or 1.0) / _FULL
-    samples = np.round(audio / np.float32(scale)).astype(np.int16)
-    write_file(path, save({"audio": samples}, {"scale": repr(scale)}))
-
-
-def is_whole(path: Path, shape: tuple[int, int]) -> bool:
-    """Whether a stem of (channels, samples) is kept there; a file that a crash cut off is none."""
-    try:
-        with safe_open(path, "np") as file:
-            return tuple(file.get_slice("audio").get_shape()) == shape
-    except (SafetensorError, OSError):
-        return False
-
-
-def _read_cached(path: Path, start: int, frames: int) -> np.ndarray:
-    """Samples [start, start + frames) of a stem that is kept, zeros outside; (channels, frames)."""
-    try:
-        with safe_open(path, "np") as file:
-            audio, scale = file.get_slice("audio"), np.float32(float(file.metadata()["scale"]))
-            channels, length = audio.get_shape()
-            begin, end = (min(max(x, 0), length) for x in (start, start + frames))
-            window = np.zeros((channels, frames), dtype=np.float32)
-            if begin < end:
-                np.multiply(audio[:, begin:end], scale, out=window[:, begin - start : end - start])
-    except (SafetensorError, OSError, KeyError) as error:
-        raise AudioError(f"not a decoded stem ({error})", path) from error
-    return window
-
-
-SUFFIXES = (".mp4", ".m4a")
-PRE_ROLL = 8192  # samples decoded before a window: the first AAC frame after a seek is off
-MISSING = "PyAV is needed to decode it: pip install 'mge-plugin[musdb]'"
-
-
-def _is_container(path: Path) -> bool:
-    """Whether PyAV is to read the file, not soundfile."""
-    return path.suffix.lower() in SUFFIXES
-
-
-def has_pyav() -> bool:
-    """Whether the optional package is there."""
-    try:
-        import av  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def stream_infos(path: Path) -> list[tuple[int, int]]:
-    """(sample rate, samples) of every audio stream; cover art and other streams do not count."""
-    with _open(path) as container:
-        return [_info(path, stream) for stream in container.streams.audio]
-
-
-def _stream_info(path: Path, stream: int = 0) -> tuple[int, int]:
-    """Sample rate and number of samples of one audio stream, by its number among these."""
-    with _open(path) as container:
-        return _info(path, _stream(path, container, stream))
-
-
-def _read_stream(path: Path, start: int, frames: int, stream: int = 0) -> np.ndarray:
-    """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames).
-
-    They are those of the whole stream decoded, sample 0 after the encoder's delay. What an encoder
-    left to the decoder's noise generator (AAC's noise substitution) is another noise every time.
+    soundfile seeks to its own position after every read of a seekable file, which fails at the end
+    of a file whose header has a wrong length.
     """
-    with _open(path) as container:
-        source = _stream(path, container, stream)
-        rate, total = _info(path, source)
-        window = np.zeros((source.codec_context.channels, frames), dtype=np.float32)
-        first, last = max(start, 0), min(start + frames, total)
-        for begin, audio in _decode(path, container, source, first, rate):
-            if begin >= last:
-                break
-            low, high = max(begin, first), min(begin + audio.shape[1], last)
-            if low < high:
-                window[:, low - start : high - start] = audio[:, low - begin : high - begin]
-    return window
 
-
-@contextmanager
-def _open(path: Path) -> Iterator["av.container.InputContainer"]:
-    """A file to decode from; whatever PyAV cannot do with it raises AudioError."""
-    try:
-        import av
-    except ImportError as error:
-        raise AudioError(MISSING, path) from error
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            yield container
-    except (av.FFmpegError, OSError, UnicodeEncodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"not readable as audio ({reason})", path) from error
-
-
-def _stream(path: Path, container: "av.container.InputContainer", number: int) -> "av.AudioStream":
-    streams = container.streams.audio
-    if number >= len(streams):
-        raise AudioError(f"has {len(streams)} audio streams, no number {number}", path)
-    return streams[number]
-
-
-def _info(path: Path, stream: "av.AudioStream") -> tuple[int, int]:
-    rate = stream.codec_context.sample_rate
-    if not stream.duration or not rate:
-        raise AudioError("the header does not say how many samples follow", path)
-    return rate, round(stream.duration * stream.time_base * rate)
-
-
-def _decode(
-    path: Path,
-    container: "av.container.InputContainer",
-    stream: "av.AudioStream",
-    first: int,
-    rate: int,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first sample, (channels, samples)) of frames from before sample `first` on."""
-    import av
-
-    if first > PRE_ROLL:  # else from the start: a seek to there would lose the first frame
-        offset = int((first - PRE_ROLL) / rate / stream.time_base)
-        container.seek(offset, stream=stream, backward=True)
-    to_float = av.AudioResampler(format="fltp")
-    for packet_frame in container.decode(stream):
-        if packet_frame.sample_rate != rate or packet_frame.pts is None:
-            raise AudioError(f"a stream of changing rate, or without times ({rate} Hz)", path)
-        for frame in to_float.resample(packet_frame):
-            audio = frame.to_ndarray()
-            if not np.isfinite(audio).all():
-                raise AudioError("samples are NaN or infinite", path)
-            yield round(packet_frame.pts * packet_frame.time_base * rate), audio
-
-
-_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's length of a stream whose header does not give one
-_LOUDNESS_BLOCK = 0.4  # seconds
-_CANCELS = 0.1  # share of the power of independent channels' mean below which a mean is cancelled
-_GUESSES = {"MP3": 4_608}  # formats whose header guesses the length: by how many samples at most
-BLOCK = 65_536  # samples decoded at a time where only their number counts
-FLAC_CHANNELS, FLAC_RATE = 8, 655_350  # at most, the rate in Hz
-_FLAC_ANY_RATE = 65_535  # Hz, up to which a FLAC has every rate, and tens of Hz beyond
-_SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; a header that says otherwise is damaged
+    def seekable(self) -> bool:
+        return False
 
 
 def audio_info(path: Path, stream: int | None = None) -> tuple[int, int]:
-    """Sample rate and number of samples from the header; one that makes no sense raises.
+    """Sample rate and number of samples; a header that makes no sense raises AudioError.
 
-    `stream` is the audio stream's number in an MP4 file. An MP3's header may only guess: where its
-    last sample cannot be read, the samples are counted by decoding.
+    `stream` is the audio stream's number in an MP4 file.
     """
     if _is_container(path):
-        return _stream_info(path, stream or 0)
-    with _open_audio(path) as file:
-        return file.samplerate, _count(file) if file.format in _GUESSES else file.frames
+        with _open_container(path) as container:
+            return _stream_info(path, _stream(path, container, stream or 0))
+    with _open(path) as file:
+        return file.samplerate, _length(path, file)
+
+
+def check_level(path: Path) -> None:
+    """Raise AudioError for a file of floats that are too large for audio, by three places in it."""
+    if _is_container(path):
+        return
+    with _open(path) as file:
+        if file.subtype in ("FLOAT", "DOUBLE"):
+            for start in np.linspace(0, max(0, file.frames - _BLOCK), 3).astype(int):
+                file.seek(int(start))
+                _check_peak(path, file.read(_BLOCK, dtype="float32"))
 
 
 def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray, int]:
-    """A whole file as (channels, samples) and its sample rate; NaN or Inf samples raise.
+    """A whole file as (channels, samples) and its sample rate; NaN or infinite samples raise.
 
-    Of a cut MP3 this is what is left; its header's length is only a guess.
+    Of a file that was cut off, it is what can be read.
     """
     path = Path(path)
     if _is_container(path):
-        rate, frames = _stream_info(path, stream or 0)
+        rate, frames = audio_info(path, stream)
         return _read_stream(path, 0, frames, stream or 0), rate
-    with _open_audio(path) as file:
-        audio, expected, sample_rate = _read(path, file, file.frames), file.frames, file.samplerate
+    with _open(path) as file:
+        length, sample_rate = _length(path, file), file.samplerate
+        audio, expected = _read(path, file, length), file.frames
     if not audio.size:
         raise AudioError("no samples can be read", path)
-    if audio.shape[1] < expected:
-        logger.warning("%s: %d of %d samples can be read", path, audio.shape[1], expected)
+    if audio.shape[1] < min(expected, length):
+        logger.warning("%s: %d of %d samples can be read", path, audio.shape[1], length)
     return audio, sample_rate
 
 
-def read_window(path: Path, start: int, frames: int, stream: int | None = None) -> np.ndarray:
-    """Samples [start, start + frames) by seeking, zeros outside of the file; (channels, frames)."""
-    if _is_cached(path):
+def read_window(part: Part, start: int, frames: int) -> np.ndarray:
+    """Samples [start, start + frames) by seeking, zeros outside of the part; (channels, frames).
+
+    A file that has fewer samples than the part, for example since it was cut after it was indexed,
+    raises AudioError where some of the missing samples are needed.
+    """
+    path = part.path
+    if path.name.endswith(CACHED):
         return _read_cached(path, start, frames)
     if _is_container(path):
-        return _read_stream(path, start, frames, stream or 0)
-    with _open_audio(path) as file:
-        begin, end = (min(max(x, 0), file.frames) for x in (start, start + frames))
+        return _read_stream(path, start, frames, part.stream or 0)
+    with _open(path) as file:
+        begin, end = (min(max(x, 0), part.num_frames) for x in (start, start + frames))
         window = np.zeros((file.channels, frames), dtype=np.float32)
         if begin < end:
-            file.seek(begin)
-            audio = _read(path, file, end - begin)
-            read = audio.shape[1]
-            if begin + read < min(end, file.frames - _GUESSES.get(file.format, 0)):
-                raise AudioError(f"only {read} of {end - begin} samples read", path)
-            window[:, begin - start : begin - start + read] = audio
+            audio = _read_from(path, file, begin, end - begin)
+            if audio.shape[1] < end - begin:
+                raise AudioError(f"only {audio.shape[1]} of {end - begin} samples read", path)
+            _check_peak(path, audio)
+            window[:, begin - start : end - start] = audio
     return window
 
 
 def write_wav(path: Path, audio: np.ndarray, sample_rate: int) -> Path:
     """Write (channels, samples) as a float32 WAV, whole or not at all."""
-    buffer = io.BytesIO()
-    sf.write(buffer, audio.T, sample_rate, subtype="FLOAT", format="WAV")
-    return write_file(path, _without_date(buffer.getvalue()))
+    return _write(path, audio, sample_rate, "WAV", "FLOAT")
 
 
 def write_flac(path: Path, audio: np.ndarray, sample_rate: int) -> Path:
     """Write (channels, samples) as a FLAC of 24 bits, whole or not at all; see `flac_problem`."""
-    buffer = io.BytesIO()
-    sf.write(buffer, audio.T, sample_rate, subtype="PCM_24", format="FLAC")
-    return write_file(path, buffer.getvalue())
+    return _write(path, audio, sample_rate, "FLAC", "PCM_24")
 
 
 def flac_problem(audio: np.ndarray, sample_rate: int) -> str | None:
-    """Why a FLAC cannot hold (channels, samples); None if it can."""
+    """Why a FLAC cannot store (channels, samples); None if it can."""
     peak = float(np.abs(audio).max())
     if peak > 1:
         return f"its peak of {20 * np.log10(peak):+.1f} dBFS would be clipped"
-    if len(audio) > FLAC_CHANNELS:
-        return f"it has {len(audio)} channels, of at most {FLAC_CHANNELS}"
-    if sample_rate > FLAC_RATE or (sample_rate > _FLAC_ANY_RATE and sample_rate % 10):
-        return f"a rate of {sample_rate} Hz does not fit it"
+    if len(audio) > _FLAC_CHANNELS:
+        return f"it has {len(audio)} channels, of at most {_FLAC_CHANNELS}"
+    if sample_rate > _FLAC_RATE or (sample_rate > _FLAC_ANY_RATE and sample_rate % 10):
+        return f"a FLAC cannot have a rate of {sample_rate} Hz"
     return None
-
-
-def _without_date(wav: bytes) -> bytes:
-    """libsndfile notes the time of writing beside the peak: the same audio, the same bytes."""
-    head, chunk, rest = wav.partition(b"PEAK")  # then size, version and time, 4 bytes each
-    return head + chunk + rest[:8] + bytes(4) + rest[12:] if chunk else wav
 
 
 def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -282,7 +156,7 @@ def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     if rate == new_rate or not audio.size:
         return audio
     length = -(-audio.shape[1] * new_rate // rate)
-    # soxr ends up to one sample earlier: zeros after the end make it give that one too.
+    # soxr ends up to one sample earlier: zeros after the end make it return that sample too.
     padded = np.pad(audio, ((0, 0), (0, 1 + rate // new_rate)))
     return fit_length(soxr.resample(padded.T, rate, new_rate).T.astype(np.float32), length)
 
@@ -346,44 +220,25 @@ def loudness_db(audio: np.ndarray, sample_rate: int) -> float:
 
 
 @contextmanager
-def _open_audio(path: Path) -> Iterator[sf.SoundFile]:
+def _open(path: Path) -> Iterator[_SoundFile]:
     """A file to read from; whatever soundfile cannot do with it raises AudioError."""
     if path.suffix.lower() == ".raw":
         raise AudioError("raw samples have no header, convert them to WAV or FLAC", path)
     try:
-        # bytes, since soundfile cannot encode a name that is no UTF-8; Windows has no such names
-        with sf.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as file:
-            _check_header(path, file)
+        check_regular(path)
+        with _SoundFile(_name(path)) as file:
+            if file.frames == 0:
+                raise AudioError(f"the header says 0 samples ({path.stat().st_size} bytes)", path)
+            if file.samplerate not in _SAMPLE_RATES:
+                raise AudioError(f"the header says {file.samplerate} samples a second", path)
             yield file
     except (sf.LibsndfileError, OSError) as error:
         raise AudioError(f"not readable as audio ({_reason(path, error)})", path) from error
 
 
-def _check_header(path: Path, file: sf.SoundFile) -> None:
-    if file.frames == 0:
-        raise AudioError(f"the header says 0 samples ({path.stat().st_size} bytes)", path)
-    if file.frames == _UNKNOWN_FRAMES:
-        raise AudioError("the header does not say how many samples follow", path)
-    if file.samplerate not in _SAMPLE_RATES:
-        raise AudioError(f"the header says {file.samplerate} samples a second", path)
-
-
-def _count(file: sf.SoundFile) -> int:
-    """Samples that are really there: those of the header if its last one can be read."""
-    with suppress(sf.LibsndfileError):  # of a file cut off, seeking beyond the cut may fail
-        file.seek(file.frames - 1)
-        if len(file.read(1)):
-            return file.frames
-    file.seek(0)
-    return sum(len(block) for block in file.blocks(BLOCK, dtype="float32"))
-
-
-def _read(path: Path, file: sf.SoundFile, frames: int) -> np.ndarray:
-    """The next samples as (channels, samples), every one of them a number."""
-    audio = file.read(frames, dtype="float32", always_2d=True)
-    if not np.isfinite(audio).all():
-        raise AudioError(f"{int((~np.isfinite(audio)).sum())} samples are NaN or infinite", path)
-    return np.ascontiguousarray(audio.T)
+def _name(path: Path) -> bytes | str:
+    """Bytes, since soundfile cannot encode a name that is not UTF-8; Windows has no such names."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 def _reason(path: Path, error: Exception) -> str:
@@ -391,6 +246,199 @@ def _reason(path: Path, error: Exception) -> str:
         return "no such file"
     if path.is_dir():
         return "it is a folder"
-    if path.stat().st_size == 0:
+    if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
-    return str(getattr(error, "error_string", error))
+    return str(getattr(error, "error_string", None) or getattr(error, "strerror", None) or error)
+
+
+def _length(path: Path, file: _SoundFile) -> int:
+    """Samples that the file really has, from its header if its last one can be read.
+
+    A header may give no length (a FLAC written to a pipe), guess it (MP3) or be damaged: then the
+    samples are counted by decoding, block by block.
+    """
+    if file.format not in _UNSURE and file.frames <= 8 * path.stat().st_size:
+        return file.frames
+    # A failed seek leaves a decoder unusable, so each attempt opens the file again.
+    with suppress(sf.LibsndfileError), _SoundFile(_name(path)) as probe:
+        probe.seek(probe.frames - 1)
+        if len(probe.read(1)):
+            return probe.frames
+    with _SoundFile(_name(path)) as decoded:
+        return sum(map(len, _blocks(decoded)))
+
+
+def _blocks(file: _SoundFile) -> Iterator[np.ndarray]:
+    """The rest of a file, (samples, channels) at a time, whatever length its header says."""
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _read_from(path: Path, file: _SoundFile, begin: int, frames: int) -> np.ndarray:
+    """(channels, samples) from `begin` on, as many as there are: none where seeking fails."""
+    try:
+        file.seek(begin)
+    except sf.LibsndfileError:  # beyond the end of a file that was cut
+        return np.zeros((file.channels, 0), dtype=np.float32)
+    return _read(path, file, frames)
+
+
+def _read(path: Path, file: _SoundFile, frames: int) -> np.ndarray:
+    """The next samples as (channels, samples), every one of them a number."""
+    audio = file.read(frames, dtype="float32", always_2d=True)
+    if not np.isfinite(audio).all():
+        raise AudioError(f"{int((~np.isfinite(audio)).sum())} samples are NaN or infinite", path)
+    return np.ascontiguousarray(audio.T)
+
+
+def _check_peak(path: Path, audio: np.ndarray) -> None:
+    peak = float(np.abs(audio).max()) if audio.size else 0.0
+    if peak > _LOUDEST:
+        raise AudioError(f"a peak of {peak:.4g}, where full scale is 1", path)
+
+
+def _write(path: Path, audio: np.ndarray, sample_rate: int, kind: str, subtype: str) -> Path:
+    try:
+        with written_whole(path) as partial:
+            name = _name(partial)
+            with sf.SoundFile(name, "w", sample_rate, len(audio), subtype, format=kind) as file:
+                for start in range(0, audio.shape[1], _BLOCK):
+                    file.write(np.ascontiguousarray(audio[:, start : start + _BLOCK].T))
+            if kind == "WAV":
+                _remove_date(partial)
+    except sf.LibsndfileError as error:
+        reason = f"{error.error_string.rstrip('.')}, writing {audio.nbytes} bytes of audio"
+        raise OSError(errno.EIO, reason, str(path)) from error
+    return path
+
+
+def _remove_date(wav: Path) -> None:
+    """libsndfile notes the time of writing beside the peak: the same audio, the same bytes."""
+    with wav.open("r+b") as file:
+        place = file.read(256).find(b"PEAK")  # then size, version and time, 4 bytes each
+        if place >= 0:
+            file.seek(place + 12)
+            file.write(bytes(4))
+
+
+def write_cached(path: Path, audio: np.ndarray) -> None:
+    """Keep (channels, samples) in 16 bits, relative to their peak, whole or not at all."""
+    scale = (float(np.abs(audio).max()) or 1.0) / _FULL
+    samples = np.round(audio / np.float32(scale)).astype(np.int16)
+    write_file(path, save({"audio": samples}, {"scale": repr(scale)}))
+
+
+def is_cached(path: Path, shape: tuple[int, int]) -> bool:
+    """Whether a stem of (channels, samples) is kept there; a file that was cut off is not."""
+    try:
+        with safe_open(path, "np") as file:
+            return tuple(file.get_slice("audio").get_shape()) == shape
+    except (SafetensorError, OSError):
+        return False
+
+
+def _read_cached(path: Path, start: int, frames: int) -> np.ndarray:
+    try:
+        with safe_open(path, "np") as file:
+            audio, scale = file.get_slice("audio"), np.float32(float(file.metadata()["scale"]))
+            channels, length = audio.get_shape()
+            begin, end = (min(max(x, 0), length) for x in (start, start + frames))
+            window = np.zeros((channels, frames), dtype=np.float32)
+            if begin < end:
+                np.multiply(audio[:, begin:end], scale, out=window[:, begin - start : end - start])
+    except (SafetensorError, OSError, KeyError) as error:
+        raise AudioError(f"not a decoded stem ({error})", path) from error
+    return window
+
+
+def has_pyav() -> bool:
+    """Whether the optional package is installed."""
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def stream_infos(path: Path) -> list[tuple[int, int]]:
+    """(sample rate, samples) of every audio stream; cover art and other streams do not count."""
+    with _open_container(path) as container:
+        return [_stream_info(path, stream) for stream in container.streams.audio]
+
+
+def _is_container(path: Path) -> bool:
+    return path.suffix.lower() in CONTAINERS
+
+
+def _read_stream(path: Path, start: int, frames: int, stream: int) -> np.ndarray:
+    """A window of one audio stream, from the whole stream decoded; sample 0 is after the delay.
+
+    AAC's noise substitution leaves some of it to the decoder's noise generator, which differs
+    every time.
+    """
+    with _open_container(path) as container:
+        source = _stream(path, container, stream)
+        rate, total = _stream_info(path, source)
+        window = np.zeros((source.codec_context.channels, frames), dtype=np.float32)
+        first, last = max(start, 0), min(start + frames, total)
+        for begin, audio in _decode(path, container, source, first, rate):
+            if begin >= last:
+                break
+            low, high = max(begin, first), min(begin + audio.shape[1], last)
+            if low < high:
+                window[:, low - start : high - start] = audio[:, low - begin : high - begin]
+    return window
+
+
+@contextmanager
+def _open_container(path: Path) -> Iterator["av.container.InputContainer"]:
+    """A file to decode from; whatever PyAV cannot do with it raises AudioError."""
+    try:
+        import av
+    except ImportError as error:
+        raise AudioError(MISSING_PYAV, path) from error
+    try:
+        check_regular(path)
+        with av.open(str(path), metadata_errors="replace") as container:
+            yield container
+    except (av.FFmpegError, OSError, UnicodeEncodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"not readable as audio ({reason})", path) from error
+
+
+def _stream(path: Path, container: "av.container.InputContainer", number: int) -> "av.AudioStream":
+    streams = container.streams.audio
+    if number >= len(streams):
+        raise AudioError(f"has {len(streams)} audio streams, no number {number}", path)
+    return streams[number]
+
+
+def _stream_info(path: Path, stream: "av.AudioStream") -> tuple[int, int]:
+    rate = stream.codec_context.sample_rate
+    if not stream.duration or not rate:
+        raise AudioError("the header does not say how many samples follow", path)
+    return rate, round(stream.duration * stream.time_base * rate)
+
+
+def _decode(
+    path: Path,
+    container: "av.container.InputContainer",
+    stream: "av.AudioStream",
+    first: int,
+    rate: int,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first sample, (channels, samples)) of frames from before sample `first` on."""
+    import av
+
+    if first > _PRE_ROLL:  # else from the start: a seek to there would lose the first frame
+        offset = int((first - _PRE_ROLL) / rate / stream.time_base)
+        container.seek(offset, stream=stream, backward=True)
+    to_float = av.AudioResampler(format="fltp")
+    for packet_frame in container.decode(stream):
+        if packet_frame.sample_rate != rate or packet_frame.pts is None:
+            raise AudioError(f"a stream of changing rate, or without times ({rate} Hz)", path)
+        for frame in to_float.resample(packet_frame):
+            audio = frame.to_ndarray()
+            if not np.isfinite(audio).all():
+                raise AudioError("samples are NaN or infinite", path)
+            yield round(packet_frame.pts * packet_frame.time_base * rate), audio

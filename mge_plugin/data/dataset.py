@@ -1,10 +1,8 @@
-"""Our dataset types, and the loader of each as SAT's scripts ask for it.
+"""Our dataset types, and the loader of each as SAT's scripts create it.
 
-Triplets from multi-track corpora in SAT's form: `dataset_type: "mge_triplets"`.
-
-Single waveforms for training an autoencoder: `dataset_type: "mge_tracks"`.
-
-The songs, windows and options are those of triplets; of each triplet one track is used.
+mge_triplets   triplets from multi-track corpora
+mge_tracks     single waveforms for training an autoencoder: of each triplet one track
+mge_latents    pre-encoded triplets, see `mge_plugin.data.latents`
 """
 
 import logging
@@ -25,28 +23,22 @@ from mge_plugin.config import ConfigError, choose, parse_section
 from mge_plugin.data.audio import AudioError, rms_db
 from mge_plugin.data.cache import StemCache
 from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, index_corpora
-from mge_plugin.data.corpora.reader import CorpusConfig, check_weights
+from mge_plugin.data.corpora.reader import CorpusConfig, shares, weight_problems
 from mge_plugin.data.latents.dataset import LatentsConfig, open_latents
-from mge_plugin.data.order import (
-    SongItems,
-    SongOrder,
-    item_loader,
-    label_prompts,
-    loss_mask,
-    order_of,
-)
+from mge_plugin.data.order import SongItems, SongOrder, item_loader
 from mge_plugin.data.triplets import (
-    Asked,
     AugmentConfig,
     Format,
     SourceConfig,
     Triplet,
     Window,
     augment,
+    describe,
     draw_window,
     item_problems,
+    last_start,
     make_triplet,
-    voices,
+    stem_sounds,
 )
 from mge_plugin.prompts import TEMPLATE, template_problems
 from mge_plugin.tracks import Track
@@ -62,14 +54,14 @@ class TripletsConfig:
     datasets: tuple[CorpusConfig, ...]  # the corpora
     seed: int = 0  # decides every choice
     silence_db: float = -60.0  # a source window below this RMS counts as silent, dBFS
-    epoch_items: int | None = None  # triplets an epoch; by default one a window of every song
-    drop_last: bool = True  # leave out a last batch that is not full
-    source: SourceConfig = field(default_factory=SourceConfig)  # what is asked
+    epoch_items: int | None = None  # triplets per epoch; by default one per window of every song
+    drop_last: bool = True  # round an epoch down to whole batches, not up
+    source: SourceConfig = field(default_factory=SourceConfig)  # which stems are the source
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # changes to the stems
-    templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn an item; paper: this one
+    templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn per item; paper: this one
     cache_dir: str | None = None  # folder that keeps every stem decoded
-    cache_workers: int | None = None  # threads that decode; by default one a core
-    index_cache: str | None = AUTO  # folder that keeps the song index; null reads it every time
+    cache_workers: int | None = None  # threads that decode; by default one per core
+    index_cache: str | None = AUTO  # folder that keeps the song index; null: no index is kept
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -78,7 +70,7 @@ class TripletsConfig:
     def _problems(self) -> Iterator[str]:
         if not self.datasets:
             yield "datasets: expected one corpus or more, found none"
-        yield from check_weights(self.datasets)
+        yield from weight_problems(self.datasets)
         yield from template_problems(self.templates)
         yield from item_problems(self.seed, self.epoch_items)
         if self.cache_workers is not None and self.cache_workers < 1:
@@ -86,22 +78,20 @@ class TripletsConfig:
 
 
 class TripletDataset(SongItems):
-    """Item number -> (reals (3 * channels, samples), metadata): the source and the offset too."""
+    """Item number -> (reals (3 * channels, samples), metadata)."""
 
     unreadable = AudioError
-    pieces = "windows"
-    stand_in = "window"
 
     def __init__(self, corpora: Sequence[Corpus], form: Format, config: TripletsConfig) -> None:
         songs = [song for corpus in corpora for song in corpus.songs]
         order = _song_order(corpora, form, config.seed)
         super().__init__(songs, order, config.seed, config.epoch_items)
-        self.labels = [  # of each song, what may be asked in its corpus
+        self.labels = [  # for each song, the labels of sources in its corpus
             labels for corpus in corpora for labels in repeat(_labels(corpus), len(corpus.songs))
         ]
         self.form = form
         self.config = config
-        self.lowered: set[str] = set()  # songs that went over full scale
+        self.lowered: set[str] = set()  # songs that exceeded full scale
 
     def __getitem__(self, item: int) -> tuple[Tensor, dict[str, Any]]:
         triplet, rng = self.drawn(item)
@@ -109,45 +99,30 @@ class TripletDataset(SongItems):
         return reals, self.describe(triplet, rng)
 
     def draw(self, number: int, rng: np.random.Generator) -> Triplet:
-        """Choose, change, read, sum; of the song with this number."""
-        song, labels = self.songs[number], self.labels[number]
-        window = draw_window(song, self.form, rng, self.config.source, labels)
-        heard = voices(window)
-        if self.config.augment.is_on:
-            heard = augment(window, self.config.augment, self.songs, self.form, rng)
-        triplet = make_triplet(window, self.form, heard)
+        """Choose, change, read and sum stems of the song with this number."""
+        song, form = self.songs[number], self.form
+
+        def sounds(stem: int, start: int) -> bool:
+            return stem_sounds(song.stems[stem], start, form)
+
+        last, labels = last_start(song, form), self.labels[number]
+        window = draw_window(song, last, sounds, rng, self.config.source, labels)
+        voices = augment(window, self.config.augment, self.songs, form, rng)
+        triplet = make_triplet(window, form, voices)
         self._report_level(triplet)
         return triplet
 
     def describe(self, triplet: Triplet, rng: np.random.Generator) -> dict[str, Any]:
         """An item's metadata."""
         window, form = triplet.window, self.form
-        song, sources = window.song, window.sources
-        return {
-            "prompt": self._prompts(triplet, rng),
-            "labels": {track.label: list(triplet.labels[track]) for track in Track},
-            "path": str(song.path),
-            "mixture_only": song.mixture_only,
-            "loss_mask": loss_mask(song.mixture_only),
-            "source": str(sources[0].path) if sources else None,
-            "absent": not sources,
-            "gain": triplet.gain,
-            "seconds_start": window.start / form.sample_rate,
-            "seconds_total": song.seconds,
-            "padding_mask": [_in_song(window, form)],
-        }
-
-    def _prompts(self, triplet: Triplet, rng: np.random.Generator) -> dict[str, str]:
-        """Each track's prompt; the source's names its group, or what is absent if it is."""
-        window = triplet.window
+        source = str(window.song.stems[window.sources[0]].path) if window.sources else None
         template = self.config.templates[rng.integers(len(self.config.templates))]
-        names = dict(triplet.labels)
-        if window.asked is not None and (names[Track.SOURCE] or not window.sources):
-            names[Track.SOURCE] = (window.asked,)
-        return label_prompts(names, template)
+        seconds = window.start / form.sample_rate
+        metadata = describe(window, triplet.labels, source, seconds, template)
+        return metadata | {"gain": triplet.gain, "padding_mask": [_in_song(window, form)]}
 
     def _report_level(self, triplet: Triplet) -> None:
-        """Say once a song (and process) that its stems together go over full scale."""
+        """Log, once per song and process, that its stems together exceed full scale."""
         path = str(triplet.window.song.path)
         if triplet.gain < 1.0 and path not in self.lowered:
             self.lowered.add(path)
@@ -156,7 +131,7 @@ class TripletDataset(SongItems):
 
 
 def _labels(corpus: Corpus) -> tuple[str, ...]:
-    """What may be asked in a corpus, in order; of other corpora's labels nothing is known in it."""
+    """The labels of sources in a corpus; what other corpora name may be in its songs unlabelled."""
     return tuple(sorted({stem.label for song in corpus.songs for stem in song.sources}))
 
 
@@ -175,13 +150,12 @@ def _song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder
         np.array([max(1, s.samples(form.sample_rate) // form.samples) for s in corpus.songs])
         for corpus in corpora
     ]
-    weights = [corpus.config.weight for corpus in corpora]
-    return order_of(windows, weights, seed)
+    return SongOrder(windows, shares([corpus.config for corpus in corpora]), seed)
 
 
-def _open_triplets(config: TripletsConfig, asked: Asked) -> TripletDataset:
-    """The dataset of a config for a model; what its groups name and no stem is called is told."""
-    form = Format(asked.sample_rate, asked.sample_size, asked.audio_channels, config.silence_db)
+def _open_triplets(config: TripletsConfig, form: Format) -> TripletDataset:
+    """The dataset of a config for a model; labels in `groups` that no stem has are logged."""
+    form = replace(form, silence_db=config.silence_db)
     dataset = TripletDataset(_open_corpora(config, form), form, config)
     for problem in _unknown_in_groups(config.source, set().union(*dataset.labels)):
         logger.warning("%s", problem)
@@ -189,7 +163,7 @@ def _open_triplets(config: TripletsConfig, asked: Asked) -> TripletDataset:
 
 
 def _unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterator[str]:
-    """What groups name that no stem is labelled: misspelt perhaps, no song has such a group."""
+    """Labels in groups that no stem has, perhaps misspelt: no song has such a group."""
     for name, group in config.groups.items():
         for label in group:
             try:
@@ -199,7 +173,7 @@ def _unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterato
 
 
 def _open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
-    """The songs of every corpus, read from the decoded cache if there is to be one."""
+    """The songs of every corpus, read from the decoded cache if there is one."""
     corpora = index_corpora(config.datasets, cache_folder(config.index_cache))
     if config.cache_dir is None:
         return corpora
@@ -210,11 +184,11 @@ def _open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
 
 @dataclass(frozen=True)
 class TrackWeights:
-    """`tracks`: how often each is used, in relation to the others."""
+    """`tracks`: how often each is used, relative to the others."""
 
-    mixture: float = 1.0  # share of items that are one, relative to the others
-    submixture: float = 1.0  # the same of submixtures
-    source: float = 1.0  # the same of sources
+    mixture: float = 1.0  # share of items that are a mixture
+    submixture: float = 1.0  # share of submixtures
+    source: float = 1.0  # share of sources
 
     def __post_init__(self) -> None:
         if min(self.values()) < 0 or not sum(self.values()):
@@ -227,7 +201,7 @@ class TrackWeights:
 
 @dataclass(frozen=True)
 class _TracksConfig(TripletsConfig):
-    """A dataset config of type `mge_tracks`: that of triplets, and which track."""
+    """A dataset config of type `mge_tracks`: the keys of triplets, and which track."""
 
     tracks: TrackWeights = field(default_factory=TrackWeights)  # which are used
 
@@ -235,8 +209,8 @@ class _TracksConfig(TripletsConfig):
 class _TrackDataset(Dataset):
     """Item number -> (reals (channels, samples), metadata), as SAT's autoencoder training takes it.
 
-    A silent track is passed over: spectral losses of silence teach nothing, and SAT 0.0.19's
-    explode. Where no track that has a weight sounds, the mixture is given.
+    Silent tracks are not used: spectral losses of silence teach nothing, and SAT 0.0.19's explode.
+    If no track that has a weight sounds, the item is the mixture.
     """
 
     def __init__(self, triplets: TripletDataset, weights: TrackWeights) -> None:
@@ -264,25 +238,17 @@ class _TrackDataset(Dataset):
         return Track(int(rng.choice(sounding, p=weights / weights.sum())))
 
 
-def _open_tracks(config: _TracksConfig, asked: Asked) -> _TrackDataset:
+def _open_tracks(config: _TracksConfig, form: Format) -> _TrackDataset:
     """The dataset of a config for an autoencoder."""
-    return _TrackDataset(_open_triplets(config, asked), config.tracks)
+    return _TrackDataset(_open_triplets(config, form), config.tracks)
 
 
-@dataclass(frozen=True)
-class _DatasetType:
-    """A `dataset_type`: what its config is, and what opens it."""
+PRE_ENCODER = "PreEncodedLatentsInferenceWrapper"  # a class that only SAT's pre_encode.py has
 
-    config: type
-    open: Callable[[Any, Asked], Dataset]  # config, what the model takes
-
-
-PRE_ENCODER = "PreEncodedLatentsInferenceWrapper"  # a class by which SAT's pre_encode.py is known
-
-DATASET_TYPES = {
-    "mge_triplets": _DatasetType(TripletsConfig, _open_triplets),
-    "mge_tracks": _DatasetType(_TracksConfig, _open_tracks),
-    "mge_latents": _DatasetType(LatentsConfig, open_latents),
+DATASET_TYPES: dict[str, tuple[type, Callable[[Any, Format], Any]]] = {  # config, what opens it
+    "mge_triplets": (TripletsConfig, _open_triplets),
+    "mge_tracks": (_TracksConfig, _open_tracks),
+    "mge_latents": (LatentsConfig, open_latents),
 }
 
 
@@ -298,31 +264,29 @@ def create_mge_dataloader(
 ) -> DataLoader:
     """Build the loader of one of our dataset types; an unknown type raises with the nearest one.
 
-    The arguments are those of SAT's `create_dataloader_from_config`. `sample_size` is the window in
-    samples, of latents that of the audio they were made from. SAT 0.0.20 has options more
-    (tokenizers, pad), of which our types know none.
+    The arguments are those of SAT's `create_dataloader_from_config`; `sample_size` is the window in
+    samples, for latents those of the audio that was encoded. The options that SAT 0.0.20 adds
+    (tokenizers, pad) are not supported.
     """
-    name = dataset_config["dataset_type"]
-    kind = choose("dataset config.dataset_type", name, DATASET_TYPES)
+    name = dataset_config.get("dataset_type")
+    section, open_dataset = choose("dataset config.dataset_type", name, DATASET_TYPES)
     if unknown := {key for key, value in newer_options.items() if value not in (None, True)}:
         raise ConfigError(f"dataset type {name} does not support {sorted(unknown)}")
-    config = parse_section(kind.config, dataset_config, "dataset config")
+    config = parse_section(section, dataset_config, "dataset config")
     _refuse_pre_encoding(name)
-    asked = Asked(sample_size, sample_rate, audio_channels)
-    if name == "mge_latents" and config.from_shards:
+    form = Format(sample_rate, sample_size, audio_channels)
+    if isinstance(config, LatentsConfig) and config.from_shards:
         from mge_plugin.data.latents.shards import shard_loader  # webdataset is an extra of SAT's
 
-        return shard_loader(config, batch_size, asked, num_workers)
-    dataset, seconds = kind.open(config, asked), sample_size / sample_rate
-    return item_loader(
-        dataset, batch_size, seconds, config.seed, shuffle, num_workers, config.drop_last
-    )
+        return shard_loader(config, batch_size, form, num_workers)
+    dataset = open_dataset(config, form)
+    return item_loader(dataset, batch_size, config.seed, shuffle, num_workers, config.drop_last)
 
 
 def _refuse_pre_encoding(name: str) -> None:
-    """SAT's pre_encode.py keeps windows of one waveform each, which our trainings cannot read.
+    """SAT's pre_encode.py writes windows of one waveform each, which our training cannot read.
 
-    It asks for a loader just as train.py does; only what runs in `__main__` tells the two apart.
+    It creates a loader just as train.py does; only the module `__main__` tells the two apart.
     """
     if hasattr(sys.modules.get("__main__"), PRE_ENCODER):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The song index: what every corpus reader gives and every dataset reads."""
+"""Songs, their stems and files: what every corpus reader returns and every dataset reads."""
 
 import logging
 from dataclasses import dataclass, field
@@ -25,10 +25,10 @@ class Part:
 class Stem:
     """One instrument: the sum of its parts, which may differ in rate and length."""
 
-    label: str  # the instrument in words, as prompts say it
+    label: str  # the instrument in words, as in prompts
     parts: tuple[Part, ...]
-    queryable: bool = True  # may be the asked source; `other` and unknown instruments may not
-    cached: Part | None = None  # the decoded sum of the parts, if it is kept
+    queryable: bool = True  # may be the source; `other` and unknown instruments may not
+    cached: Part | None = None  # the decoded sum of the parts, if a cache has it
 
     @property
     def path(self) -> Path:
@@ -37,7 +37,7 @@ class Stem:
 
     @property
     def read_from(self) -> tuple[Part, ...]:
-        """What is read: the parts, or what is kept of them decoded."""
+        """The files that are read: the parts, or their decoded sum in a cache."""
         return self.parts if self.cached is None else (self.cached,)
 
     @property
@@ -58,12 +58,12 @@ class Song:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Those of all stems."""
+        """The parts of all stems."""
         return tuple(part for stem in self.stems for part in stem.parts)
 
     @property
     def sources(self) -> tuple[Stem, ...]:
-        """The stems that may be asked for."""
+        """The stems that may be the source."""
         return tuple(stem for stem in self.stems if stem.queryable)
 
     @property
@@ -78,27 +78,27 @@ class Song:
 
 @dataclass
 class IndexReport:
-    """What a reader left out and what it found odd: by reason, the places it applies to."""
+    """By reason, the places that a reader left out, and those with something odd."""
 
     left_out: dict[str, list[str]] = field(default_factory=dict)
     odd: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, where: Path | str, reason: str) -> None:
-        """Note that what is at `where` is not used."""
+        """Report that the file or song at `where` is not used."""
         self.left_out.setdefault(reason, []).append(str(where))
 
     def note(self, where: Path | str, what: str) -> None:
-        """Note something that its owner should know, though it is used."""
+        """Report something odd about a file or song that is used."""
         self.odd.setdefault(what, []).append(str(where))
 
     def merge(self, other: "IndexReport") -> None:
-        """Add what another report says after what this one says."""
+        """Append another report."""
         for mine, theirs in ((self.left_out, other.left_out), (self.odd, other.odd)):
             for reason, places in theirs.items():
                 mine.setdefault(reason, []).extend(places)
 
     def lines(self) -> list[str]:
-        """One line a reason, with the first place as an example."""
+        """One line per reason, with the first place as an example."""
         kinds = {"left out": self.left_out, "noticed": self.odd}
         return [
             f"{kind} {len(places)}: {reason} (first: {places[0]})"
@@ -107,6 +107,6 @@ class IndexReport:
         ]
 
     def log(self, corpus: str) -> None:
-        """Tell the lines as warnings."""
+        """Log the lines as warnings."""
         for line in self.lines():
             logger.warning("%s: %s", corpus, line)

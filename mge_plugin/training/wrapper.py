@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.fsdp.wrap import wrap
 
 from mge_plugin.config import parse_section
-from mge_plugin.data.order import ItemSampler
+from mge_plugin.data.order import ItemLoader
 from mge_plugin.models.autoencoder import encode_posterior, encode_tracks, is_vae
 from mge_plugin.models.mge import MGEModel
 from mge_plugin.models.noise import per_track
@@ -102,7 +102,6 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         )
         self.config = config
         self.items_seen = 0  # by all ranks together
-        self.batches_in_epoch = 0
         self.items_validated = 0
         self.validation = LossSums(self.device)
 
@@ -111,7 +110,6 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         draws = self._randomness(self.config.seed, self.items_seen, len(metadata))
         batch_size = len(metadata) * self.trainer.world_size
         self.items_seen += batch_size
-        self.batches_in_epoch += 1
         absent = absent_sources(metadata)
         t = draw_timesteps(self.config.timesteps, draws, batch_size, absent)
         latents = self.encode(reals, draws)
@@ -229,35 +227,21 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             for name in ("self_attn", "ff", "to_modulations"):
                 setattr(block, name, wrap(getattr(block, name)))
 
-    def on_train_epoch_start(self) -> None:
-        self.batches_in_epoch = 0
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if hasattr(super(), "on_save_checkpoint"):
             super().on_save_checkpoint(checkpoint)
         count_finished_batch(checkpoint)
-        checkpoint[_PROGRESS] = {
-            "items_seen": self.items_seen,
-            "batches_in_epoch": self.batches_in_epoch,
-            "epoch": self.current_epoch,
-        }
+        checkpoint[_PROGRESS] = {"items_seen": self.items_seen}
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Continue with the item after the last one that was trained on."""
         progress = checkpoint.get(_PROGRESS)
         if progress is None:
             return  # a checkpoint of SAT's own wrapper, or unwrapping
         self.items_seen = progress["items_seen"]
-        self.batches_in_epoch = progress["batches_in_epoch"]
-        if self._trainer is not None:
-            self._continue_epoch(progress)
-
-    def _continue_epoch(self, progress: Mapping[str, int]) -> None:
-        """Go on with the item after the last one that was trained on."""
-        loader = train_loader(self._trainer)
-        sampler = getattr(loader, "sampler", None)
-        if isinstance(sampler, ItemSampler):
-            sampler.set_epoch(progress["epoch"])
-            sampler.skip(progress["batches_in_epoch"] * loader.batch_size)
+        loader = None if self._trainer is None else train_loader(self._trainer)
+        if isinstance(loader, ItemLoader):
+            loader.seek(self.items_seen)
 
 
 def _unwrapped(reals: Tensor) -> Tensor:

@@ -1,14 +1,12 @@
-"""Manifests: a CSV or JSONL file that lists the stems of songs, a file a line.
-
-A plain folder of songs, a manifest, or a folder of music without stems.
+"""A plain folder of songs, a manifest, or a folder of music without stems.
 
 my_songs/                        split folders train, validation and test are used if there are any
     Artist/Song/bass.wav         any depth: a folder with audio files is a song
     Artist/Song/lead guitar.flac     a file's name is its label, without numbers around it
     Artist/Song/mixture.wav      not read: the mixture used is the sum of the stems
 
-songs.csv or songs.jsonl         columns or keys: song, label, path; and split, stem if wanted
-                                 (lines of one song and stem are summed)
+songs.csv or songs.jsonl         a file per line; columns or keys: song, label, path, and optionally
+                                 split and stem (lines of one song and stem are summed)
 
 With `"mixture_only": true` every audio file of the folder is a song by itself.
 """
@@ -24,11 +22,10 @@ from typing import Any
 import soundfile as sf
 
 from mge_plugin.config import ConfigError, choose
-from mge_plugin.data import audio as containers
+from mge_plugin.data.audio import CONTAINERS
 from mge_plugin.data.corpora.reader import (
     SPLITS,
     CorpusConfig,
-    File,
     Found,
     FoundStem,
     Place,
@@ -40,6 +37,7 @@ from mge_plugin.data.corpora.reader import (
     split_folders,
 )
 from mge_plugin.data.songs import IndexReport, Part
+from mge_plugin.files import read_regular
 
 _SUFFIXES = (".csv", ".jsonl")
 _REQUIRED = ("song", "label", "path")
@@ -47,12 +45,12 @@ _COLUMNS = (*_REQUIRED, "split", "stem")
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a corpus's path names a list of files, not a folder."""
+    """Whether a corpus's path is a list of files, not a folder."""
     return path.suffix.lower() in _SUFFIXES
 
 
 def audio_root(config: CorpusConfig) -> Path:
-    """The folder that the manifest's paths start from and have to stay in."""
+    """The folder to which a manifest's paths are relative; they may not leave it."""
     if config.audio_path is not None:
         return Path(config.audio_path).expanduser()
     return Path(config.path).expanduser().parent
@@ -61,10 +59,9 @@ def audio_root(config: CorpusConfig) -> Path:
 def _find_listed(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The songs in the order of their ids; a path that is not there or leads out is left out."""
     manifest = Path(config.path).expanduser()
-    songs: dict[str, list[tuple[File, dict[str, str]]]] = defaultdict(list)
-    files = _Files(scanner)
+    songs: dict[str, list[tuple[Path, dict[str, str]]]] = defaultdict(list)
     for number, row in _rows(manifest):
-        file = files.find(row["path"], f"{manifest}:{number}")
+        file = _find_file(scanner, row["path"], f"{manifest}:{number}")
         if file is not None:
             songs[row["song"]].append((file, row))
     splits = _splits(manifest, songs, config)
@@ -74,30 +71,22 @@ def _find_listed(scanner: Scanner, config: CorpusConfig) -> list[Place]:
             scanner.root,
             (splits[song],),
             tuple(file for file, _ in rows),
-            tuple((str(f.path), row["label"], row.get("stem") or str(f.path)) for f, row in rows),
+            tuple((str(file), row["label"], row.get("stem") or str(file)) for file, row in rows),
         )
         for song, rows in sorted(songs.items())
     ]
 
 
-class _Files:
-    """Finds the files that a manifest names, each folder listed once."""
-
-    def __init__(self, scanner: Scanner) -> None:
-        self.scanner = scanner
-        self.folders: dict[Path, dict[Path, File]] = {}
-
-    def find(self, path: str, where: str) -> File | None:
-        full = self.scanner.root / path
-        if not self.scanner.holds(full):
-            self.scanner.report.leave_out(f"{where}: {path}", "path that leads out of the folder")
-            return None
-        if full.parent not in self.folders:
-            files = self.scanner.files(full.parent)
-            self.folders[full.parent] = {file.path: file for file in files}
-        if full not in self.folders[full.parent]:
-            self.scanner.report.leave_out(f"{where}: {path}", "listed file that is not there")
-        return self.folders[full.parent].get(full)
+def _find_file(scanner: Scanner, path: str, where: str) -> Path | None:
+    """The file that a line of a manifest names."""
+    full = scanner.root / path
+    if not scanner.contains(full):
+        scanner.report.leave_out(f"{where}: {path}", "path that leads out of the folder")
+    elif found := scanner.file(full):
+        return found[0]
+    else:
+        scanner.report.leave_out(f"{where}: {path}", "listed file that is not there")
+    return None
 
 
 def _splits(manifest: Path, songs: Mapping[str, list], config: CorpusConfig) -> dict[str, str]:
@@ -117,7 +106,7 @@ def _splits(manifest: Path, songs: Mapping[str, list], config: CorpusConfig) -> 
 def _rows(manifest: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line number, row); a row without its columns raises."""
     try:
-        text = manifest.read_text(encoding="utf-8-sig")
+        text = read_regular(manifest).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{manifest}: cannot be read ({error})") from error
     read = _csv_rows if manifest.suffix.lower() == ".csv" else _json_rows
@@ -165,7 +154,7 @@ def _read_listed(place: Place) -> Found:
 
 _MIXTURES = {"mixture", "mix", "master", "linear_mixture"}
 AUDIO = {f".{name.lower()}" for name in sf.available_formats()} - {".raw"}
-AUDIO |= {".aif", ".aifc", ".oga", ".opus", ".rf64", *containers.SUFFIXES}
+AUDIO |= {".aif", ".aifc", ".oga", ".opus", ".rf64", *CONTAINERS}
 
 
 def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
@@ -198,13 +187,13 @@ def _places(
     for folder, files in scanner.walk(top):
         audio = [file for file in files if _is_audio(file, scanner.report)]
         if config.mixture_only:
-            places += [Place(_id(f.path, top), f.path, splits, (f,)) for f in audio]
+            places += [Place(_id(file, top), file, splits, (file,)) for file in audio]
         elif audio and folder != top:
             places.append(Place(_id(folder, top), folder, splits, tuple(audio)))
         else:
             for file in audio:
-                reason = "file outside of a song's folder (mixture_only: true takes it for a song)"
-                scanner.report.leave_out(file.path, reason)
+                reason = "file outside of a song's folder (with mixture_only: true it is a song)"
+                scanner.report.leave_out(file, reason)
     return places
 
 
@@ -212,24 +201,24 @@ def _id(path: Path, top: Path) -> str:
     return path.relative_to(top).as_posix()
 
 
-def _is_audio(file: File, report: IndexReport) -> bool:
-    ending = file.path.suffix.lower()
+def _is_audio(file: Path, report: IndexReport) -> bool:
+    ending = file.suffix.lower()
     if ending not in AUDIO:
-        report.leave_out(file.path, f"file that is not read as audio ({ending or 'no ending'})")
+        report.leave_out(file, f"file that is not read as audio ({ending or 'no ending'})")
     return ending in AUDIO
 
 
 def _read_song(place: Place, config: CorpusConfig) -> Found:
-    """Each file is a stem; one that holds the mixture is not."""
+    """Each file is a stem, except a mixture."""
     if place.listed:
         return _read_listed(place)
     report = IndexReport()
     stems = []
     for file in place.files:
-        if plain(file.path.stem) in _MIXTURES and not config.mixture_only:
-            report.leave_out(file.path, "file that holds the mixture, which is the sum of stems")
-        elif parts := read_part(file.path, report):
-            stems.append(FoundStem((label_of(file.path.stem),), parts))
+        if plain(file.stem) in _MIXTURES and not config.mixture_only:
+            report.leave_out(file, "file of the mixture, which is the sum of stems")
+        elif parts := read_part(file, report):
+            stems.append(FoundStem((label_of(file.stem),), parts))
     return Found(tuple(stems), report=report)
 
 

@@ -1,18 +1,15 @@
-"""What is in an indexed corpus, as data and as a table in text.
+"""The song index of the corpora in a config: found, read or remembered, selected, reported.
 
-The song index on disk: one JSON file a corpus, checked against the files' sizes and times.
-
-A song is read again when one of its files was changed, removed or added, or its manifest's lines
-were. Songs with a file that could not be read are not kept: what is in the way may be gone.
-
-The song index of the corpora in a config: found, read or remembered, selected, reported.
+The index on disk is one JSON file per corpus. A song is read again when one of its files was
+changed, removed or added, or its manifest's lines were. Songs with a file that could not be read
+are not kept, since the cause may be gone next time.
 """
 
 import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +21,6 @@ from tqdm import tqdm
 from mge_plugin import __version__
 from mge_plugin.config import ConfigError, choose
 from mge_plugin.data.corpora import folder, medleydb, moisesdb, musdb18, musdb18_hq, slakh
-from mge_plugin.data.corpora import folder as manifest
 from mge_plugin.data.corpora.reader import (
     READER_OPTIONS,
     UNREADABLE,
@@ -37,96 +33,11 @@ from mge_plugin.data.corpora.reader import (
 )
 from mge_plugin.data.corpora.select import note_unknown_exclusions, to_song, usable_songs
 from mge_plugin.data.songs import IndexReport, Part, Song
-from mge_plugin.files import write_file
+from mge_plugin.files import read_index, stamp, write_index
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-_SELECTING = ("on_duplicates", "test_share", "validation_share", "split_seed")  # nothing in a song
-
-
-def cache_folder(setting: str | None) -> Path | None:
-    """The folder that `index_cache` names: "auto" is the user's cache folder, null is none."""
-    if setting == AUTO:
-        return platformdirs.user_cache_path("mge_plugin", appauthor=False) / "index"
-    return None if setting is None else Path(setting).expanduser()
-
-
-@dataclass(frozen=True)
-class _IndexCache:
-    """What earlier runs read of one corpus."""
-
-    path: Path
-
-    @classmethod
-    def of(cls, folder: Path, root: Path, config: CorpusConfig) -> "_IndexCache":
-        """The file of a corpus at `root` read with the options that change what a song is."""
-        names = [n for n in READER_OPTIONS[config.type] if n not in _SELECTING]
-        options = {name: getattr(config, name) for name in names}
-        options["follow_links"] = config.follow_links
-        options["loose files"] = config.type == "folder" and config.mixture_only
-        key = json.dumps([__version__, str(root.resolve()), config.type, options])
-        return cls(folder / f"{config.type}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json")
-
-    def load(self) -> dict[str, Any]:
-        """Entries by place; a file that cannot be used is told and counts as none."""
-        try:
-            entries = json.loads(self.path.read_bytes())
-            if not isinstance(entries, dict):
-                raise TypeError("not an object")
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            logger.warning("%s: made anew, it cannot be used (%s)", self.path, error)
-            return {}
-        return entries
-
-    def save(self, entries: Mapping[str, Any]) -> None:
-        """Write the file whole or not at all; a folder that cannot be written to is told."""
-        try:
-            write_file(self.path, json.dumps(entries).encode())
-        except OSError as error:
-            logger.warning("%s: the index is not kept (%s)", self.path, error.strerror or error)
-
-
-def _place_key(place: Place) -> str:
-    """What names a place within its corpus."""
-    return f"{place.path}|{place.id}"
-
-
-def stamp(place: Place) -> list[Any]:
-    """What has to be the same for what was read to be true still."""
-    files = [[str(file.path), file.size, file.mtime_ns] for file in place.files]
-    return [files, [list(line) for line in place.listed]]
-
-
-def _to_entry(place: Place, found: Found) -> dict[str, Any] | None:
-    """What is kept of a song; None if it should be read again."""
-    if UNREADABLE in found.report.left_out:
-        return None
-    stems = [[s.labels, [_plain_part(part) for part in s.parts]] for s in found.stems]
-    report = asdict(found.report)
-    return {"stamp": stamp(place), "stems": stems, "origin": found.origin, "report": report}
-
-
-def _from_entry(place: Place, entry: Any) -> Found | None:
-    """What was read of a song, if nothing has changed and the entry is one."""
-    try:
-        if entry["stamp"] != stamp(place):
-            return None
-        stems = tuple(
-            FoundStem(tuple(labels), tuple(Part(Path(p), *rest) for p, *rest in parts))
-            for labels, parts in entry["stems"]
-        )
-        return Found(stems, str(entry["origin"]), IndexReport(**entry["report"]))
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _plain_part(part: Part) -> list[Any]:
-    return [str(part.path), part.sample_rate, part.num_frames, part.stream]
-
-
 READERS: dict[str, Reader] = {
     "slakh": slakh.READER,
     "musdb18": musdb18.READER,
@@ -135,8 +46,11 @@ READERS: dict[str, Reader] = {
     "medleydb": medleydb.READER,
     "folder": folder.READER,
 }
-_THREADS = 8  # headers are read in parallel: on a network disk each waits for its file
+_SELECTING = ("test_share", "validation_share", "split_seed")  # they change nothing in a song
+_THREADS = 8  # headers read at a time: on a network disk each waits for its file
 _MANY = 200  # songs from which on a bar shows how far the reading is
+_EXAMPLES = 3  # places shown for each reason
+_HOUR = 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -146,6 +60,13 @@ class Corpus:
     config: CorpusConfig
     songs: tuple[Song, ...]
     report: IndexReport
+
+
+def cache_folder(setting: str | None) -> Path | None:
+    """The folder that `index_cache` names: "auto" is the user's cache folder, null is none."""
+    if setting == AUTO:
+        return platformdirs.user_cache_path("mge_plugin", appauthor=False) / "index"
+    return None if setting is None else Path(setting).expanduser()
 
 
 def index_corpora(
@@ -161,7 +82,7 @@ def index_corpora(
 def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpus:
     """Read the songs of one corpus's split; nothing usable raises ConfigError with the reasons."""
     report = IndexReport()
-    root = _corpus_root(config)
+    root = _root(config)
     reader = choose("type", config.type, READERS)
     every = reader.find(Scanner(root, report, config.follow_links), config)
     for place in every:
@@ -183,11 +104,11 @@ def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpu
     return Corpus(config, tuple(usable), report)
 
 
-def _corpus_root(config: CorpusConfig) -> Path:
-    """The folder of a corpus; a manifest's is the one that its paths start from."""
+def _root(config: CorpusConfig) -> Path:
+    """The folder of a corpus; of a manifest the one to which its paths are relative."""
     path = Path(config.path).expanduser()
-    if config.type == "folder" and manifest.is_manifest(path):
-        return manifest.audio_root(config)
+    if config.type == "folder" and folder.is_manifest(path):
+        return folder.audio_root(config)
     return path
 
 
@@ -195,19 +116,66 @@ def _read(
     places: list[Place], reader: Reader, config: CorpusConfig, folder: Path | None, root: Path
 ) -> list[Found]:
     """What was remembered of every place, or else is read now and remembered."""
-    cache = None if folder is None else _IndexCache.of(folder, root, config)
-    entries = {} if cache is None else cache.load()
-    remembered = [_from_entry(place, entries.get(_place_key(place))) for place in places]
-    new = [place for place, found in zip(places, remembered, strict=True) if found is None]
-    read = dict(zip(map(_place_key, new), _read_headers(new, reader, config), strict=True))
-    result = [
-        read[_place_key(place)] if found is None else found
-        for place, found in zip(places, remembered, strict=True)
-    ]
-    if cache is not None and (new or len(entries) > len(places)):
-        kept = {_place_key(p): _to_entry(p, f) for p, f in zip(places, result, strict=True)}
-        cache.save({key: entry for key, entry in kept.items() if entry is not None})
-    return result
+    path = None if folder is None else folder / _index_name(root, config)
+    entries = {} if path is None else read_index(path)
+    keys = [f"{place.path}|{place.id}" for place in places]
+    stamps = [_stamp(place) for place in places]
+    result = {k: _remembered(entries.get(k), s) for k, s in zip(keys, stamps, strict=True)}
+    new = {k: p for k, p in zip(keys, places, strict=True) if result[k] is None}
+    result |= zip(new, _read_headers(list(new.values()), reader, config), strict=True)
+    if path is not None and (new or len(entries) > len(places)):
+        kept = {k: _entry(s, result[k]) for k, s in zip(keys, stamps, strict=True)}
+        write_index(path, {key: entry for key, entry in kept.items() if entry is not None})
+    return [result[key] for key in keys]
+
+
+def _index_name(root: Path, config: CorpusConfig) -> str:
+    """The file of a corpus at `root`, read with the options that change what a song is."""
+    names = [n for n in READER_OPTIONS[config.type] if n not in _SELECTING]
+    options = {name: getattr(config, name) for name in names}
+    options["follow_links"] = config.follow_links
+    options["loose files"] = config.type == "folder" and config.mixture_only
+    key = json.dumps([__version__, str(root.resolve()), config.type, options])
+    return f"{config.type}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+def _stamp(place: Place) -> list[Any]:
+    """Values that change when what was read of a place may no longer be true."""
+    files = [[str(path), _file_stamp(path)] for path in place.files]
+    return [files, [list(line) for line in place.listed]]
+
+
+def _file_stamp(path: Path) -> list[int] | None:
+    try:
+        return stamp(path)
+    except OSError:  # gone since it was listed
+        return None
+
+
+def _entry(stamp: list[Any], found: Found) -> dict[str, Any] | None:
+    """What is kept of a song; None if it should be read again."""
+    if UNREADABLE in found.report.left_out:
+        return None
+    stems = [[labels, [_plain_part(part) for part in parts]] for labels, parts in found.stems]
+    return {"stamp": stamp, "stems": stems, "origin": found.origin, "report": asdict(found.report)}
+
+
+def _plain_part(part: Part) -> list[Any]:
+    return [str(part.path), part.sample_rate, part.num_frames, part.stream]
+
+
+def _remembered(entry: Any, stamp: list[Any]) -> Found | None:
+    """What was read of a song, if nothing has changed and the entry is one."""
+    try:
+        if entry["stamp"] != stamp:
+            return None
+        stems = tuple(
+            FoundStem(tuple(labels), tuple(Part(Path(p), *rest) for p, *rest in parts))
+            for labels, parts in entry["stems"]
+        )
+        return Found(stems, str(entry["origin"]), IndexReport(**entry["report"]))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _read_headers(places: list[Place], reader: Reader, config: CorpusConfig) -> list[Found]:
@@ -224,7 +192,7 @@ def _without_duplicates(
     config: CorpusConfig,
     report: IndexReport,
 ) -> list[tuple[Place, Found]]:
-    """Songs made from what a song of another split is made from leak: said, or left out."""
+    """Report, or leave out, songs that are made from the same MIDI file as one of another split."""
     origins = {found.origin: place for place, found in reversed(others) if found.origin}
     leaks = [(place, origins[found.origin]) for place, found in chosen if found.origin in origins]
     if leaks and config.on_duplicates == "error":
@@ -232,9 +200,9 @@ def _without_duplicates(
         what = f"{len(leaks)} songs are in another split too, e.g. {first.path} and {other.path}"
         raise ConfigError(f"datasets: {config.id!r}: {what}")
     leave_out = config.on_duplicates == "leave_out"
-    say = report.leave_out if leave_out else report.note
+    add = report.leave_out if leave_out else report.note
     for place, other in leaks:
-        say(f"{place.path} and {other.path}", "song whose MIDI file (UUID) is in another split too")
+        add(f"{place.path} and {other.path}", "song whose MIDI file (UUID) is in another split too")
     if not leave_out:
         return chosen
     return [(place, found) for place, found in chosen if found.origin not in origins]
@@ -247,10 +215,6 @@ def _nothing_usable(
     if any(len(song.stems) > 1 for song in songs):
         return f"datasets: {config.id!r} has no song left by its labels: {reasons}"
     return f"{root}: none of {places} songs is usable: {reasons}"
-
-
-_EXAMPLES = 3  # places told for each reason
-_HOUR = 3600  # seconds
 
 
 def summarize(corpus: Corpus) -> dict[str, Any]:
@@ -272,15 +236,15 @@ def summarize(corpus: Corpus) -> dict[str, Any]:
 
 
 def _stems(corpus: Corpus) -> dict[str, dict[str, Any]]:
-    """By label, the commonest first: number, hours, and whether it may be the asked source."""
+    """By label, the most frequent first: number, hours, and whether it may be the source."""
     stems = [stem for song in corpus.songs for stem in song.stems]
     counts = Counter(stem.label for stem in stems)
     hours: Counter[str] = Counter()
     for stem in stems:
         hours[stem.label] += stem.seconds / _HOUR
-    asked = {stem.label for stem in stems if stem.queryable}
+    sources = {stem.label for stem in stems if stem.queryable}
     return {
-        label: {"stems": counts[label], "hours": hours[label], "queryable": label in asked}
+        label: {"stems": counts[label], "hours": hours[label], "queryable": label in sources}
         for label in sorted(counts, key=lambda label: (-counts[label], label))
     }
 
@@ -300,7 +264,7 @@ def table(summary: dict[str, Any]) -> Iterator[str]:
     width = max(map(len, [*summary["stems"], "label"]))
     yield f"  {'label':{width}} {'stems':>7} {'hours':>8}"
     for label, stem in summary["stems"].items():
-        never = "" if stem["queryable"] else "  never asked for"
+        never = "" if stem["queryable"] else "  never the source"
         yield f"  {label:{width}} {stem['stems']:7} {stem['hours']:8.2f}{never}"
     for kind, title in (("left_out", "left out"), ("noticed", "noticed")):
         for entry in summary[kind]:

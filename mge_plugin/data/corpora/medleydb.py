@@ -15,7 +15,6 @@ from typing import Any
 from mge_plugin.config import ConfigError
 from mge_plugin.data.corpora.reader import (
     CorpusConfig,
-    File,
     Found,
     FoundStem,
     MetadataError,
@@ -41,7 +40,7 @@ _WORDS = {
 
 
 def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
-    """The folders that hold one called *_STEMS, with their metadata from wherever that is."""
+    """The folders with a folder *_STEMS, with their metadata from wherever that is."""
     songs = dict(_songs(scanner, scanner.root, _DEPTH))
     if not songs:
         raise ConfigError(f"{scanner.root}: expected song folders with a folder *{_STEMS}")
@@ -67,7 +66,7 @@ def _songs(scanner: Scanner, folder: Path, depth: int) -> list[tuple[Path, Path]
     return [song for child in children for song in _songs(scanner, child, depth - 1)]
 
 
-def _metadata(scanner: Scanner, config: CorpusConfig) -> dict[str, list[File]]:
+def _metadata(scanner: Scanner, config: CorpusConfig) -> dict[str, list[Path]]:
     """Metadata files by name, from `metadata_path` or from Metadata beside the songs."""
     if config.metadata_path is None:
         files = scanner.files(scanner.root / "Metadata")
@@ -75,12 +74,12 @@ def _metadata(scanner: Scanner, config: CorpusConfig) -> dict[str, list[File]]:
         root = Path(config.metadata_path).expanduser()
         inner = Scanner(root, scanner.report, config.follow_links)
         files = [file for _, files in inner.walk(root) for file in files]
-    return {plain(file.path.name): [file] for file in files if file.path.name.endswith(METADATA)}
+    return {plain(file.name): [file] for file in files if file.name.endswith(METADATA)}
 
 
 def _read_song(place: Place, config: CorpusConfig) -> Found:
     """The stems that the metadata list; of their file names only the last part counts."""
-    path = next((file.path for file in place.files if file.path.name.endswith(METADATA)), None)
+    path = next((file for file in place.files if file.name.endswith(METADATA)), None)
     if path is None:
         return left_out(place.path, "song without metadata (set metadata_path)")
     try:
@@ -92,7 +91,7 @@ def _read_song(place: Place, config: CorpusConfig) -> Found:
     stems = metadata.get("stems")
     if not isinstance(stems, dict) or not stems:
         return left_out(path, "song whose metadata lists no stems")
-    files = {plain(file.path.name): file.path for file in place.files if file.path != path}
+    files = {plain(file.name): file for file in place.files if file != path}
     report = IndexReport()
     read = (_read_stem(path, name, entry, files, report) for name, entry in stems.items())
     return Found(tuple(stem for stem in read if stem is not None), report=report)
@@ -113,7 +112,7 @@ def _read_stem(
 
 
 def _is_yes(value: Any) -> bool:
-    """MedleyDB's 'yes' and 'no' are texts; without quotes YAML makes them true and false."""
+    """MedleyDB's 'yes' and 'no' are texts; without quotes YAML reads them as true and false."""
     return str(value).lower() in ("yes", "true")
 
 

@@ -40,7 +40,7 @@ _WORDS = {
 
 
 def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
-    """The folders that hold a data.json: the root itself, those in it, or those one level below."""
+    """The folders with a data.json: the root itself, those in it, or those one level below."""
     level = [scanner.root]
     for _ in range(3):
         songs = {path: metadata for path in level if (metadata := scanner.file(path / METADATA))}
@@ -56,7 +56,7 @@ def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     ]
 
 
-def _tracks(scanner: Scanner, song: Path) -> list:
+def _tracks(scanner: Scanner, song: Path) -> list[Path]:
     return [file for folder in scanner.folders(song) for file in scanner.files(folder)]
 
 
@@ -68,9 +68,7 @@ def _read_song(place: Place, _: CorpusConfig) -> Found:
         return left_out(place.path / METADATA, str(error))
     if not isinstance(listed, list) or not listed:
         return left_out(place.path / METADATA, "song whose metadata lists no stems")
-    files = {
-        (plain(file.path.parent.name), plain(file.path.stem)): file.path for file in place.files
-    }
+    files = {(plain(file.parent.name), plain(file.stem)): file for file in place.files}
     report = IndexReport()
     stems = [
         FoundStem((str(entry["stemName"]),), parts)

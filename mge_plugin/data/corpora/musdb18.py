@@ -1,4 +1,4 @@
-"""MUSDB18: one .stem.mp4 a song, five AAC streams, decoded by PyAV.
+"""MUSDB18: one .stem.mp4 per song, five AAC streams, decoded by PyAV.
 
 musdb18/                         or MUSDB18-7, the 7-second excerpts
     train/                       100 songs; the paper trains on all of them
@@ -12,7 +12,7 @@ AAC is lossy, so the mixture stream is not the sum of the stems; the mixture use
 from pathlib import Path
 
 from mge_plugin.config import ConfigError, choose
-from mge_plugin.data.audio import MISSING, AudioError, has_pyav, stream_infos
+from mge_plugin.data.audio import MISSING_PYAV, AudioError, has_pyav, stream_infos
 from mge_plugin.data.corpora.reader import (
     UNREADABLE,
     CorpusConfig,
@@ -67,15 +67,15 @@ def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     places = []
     for name, folder in folders.items():
         for file in scanner.files(folder):
-            if file.path.name.lower().endswith(ENDING):
-                song = file.path.name[: -len(ENDING)]
-                places.append(Place(song, file.path, musdb_splits(name, song), (file,)))
+            if file.name.lower().endswith(ENDING):
+                song = file.name[: -len(ENDING)]
+                places.append(Place(song, file, musdb_splits(name, song), (file,)))
     if not places:
         folders_found = any(scanner.folders(folder) for folder in folders.values())
         hint = ", for folders of WAV files use type 'musdb18_hq'" if folders_found else ""
         raise ConfigError(f"{scanner.root}: expected files *{ENDING} in train and test{hint}")
     if not has_pyav():
-        raise ConfigError(f"{places[0].path}: MUSDB18 stems found, but {MISSING}")
+        raise ConfigError(f"{places[0].path}: MUSDB18 stems found, but {MISSING_PYAV}")
     return places
 
 

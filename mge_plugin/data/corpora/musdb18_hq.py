@@ -37,7 +37,7 @@ def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     ]
     if not places:
         packed = any(
-            file.path.name.lower().endswith(ENDING)
+            file.name.lower().endswith(ENDING)
             for folder in folders.values()
             for file in scanner.files(folder)
         )

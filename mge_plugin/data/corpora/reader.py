@@ -1,35 +1,33 @@
-"""Splits of corpora: folders where there are any, else a draw by a seed.
+"""What every corpus reader needs: its config, a scanner of folders, metadata files, splits.
 
-One corpus of a dataset config: an entry of `datasets`.
-
-Folders and files of a corpus: by scandir, so that any name is a name.
-
-Passed over: names that begin with a dot, `__MACOSX`, links that lead out of the corpus.
-
-What a corpus's reader is: it finds the places of songs, and reads one from its headers.
-
-Metadata files of songs, YAML and JSON: an object, or an error in words.
+A reader (`READERS` in `mge_plugin.data.corpora.index`) finds the places of songs, from names and
+folders alone, and reads one song from its headers.
 """
 
 import hashlib
 import json
 import os
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-from unicodedata import normalize
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
 from mge_plugin.config import ConfigError, choose, found
-from mge_plugin.data.audio import AudioError, audio_info
+from mge_plugin.data.audio import AudioError, audio_info, check_level
 from mge_plugin.data.songs import IndexReport, Part
+from mge_plugin.files import read_regular
+
+SPLITS = ("train", "validation", "test")
+MAC_COMPANIONS = "__MACOSX"  # a folder of hidden files in archives that macOS made
+UNREADABLE = "unreadable stem"
 
 _SHARES = ("test_share", "validation_share", "split_seed")
-READER_OPTIONS: dict[str, tuple[str, ...]] = {  # by type: the options that it has beside the common
-    "slakh": ("on_duplicates",),
+READER_OPTIONS: dict[str, tuple[str, ...]] = {  # by type: options that not every type has
+    "slakh": (),
     "musdb18": (),
     "musdb18_hq": (),
     "moisesdb": _SHARES,
@@ -46,29 +44,29 @@ class CorpusConfig:
     path: str
     type: Literal["slakh", "musdb18", "musdb18_hq", "moisesdb", "medleydb", "folder"] = "slakh"
     split: str = "train"
-    labels: tuple[str, ...] | None = None  # keep only stems so labelled (S_A of the paper)
-    exclude_labels: tuple[str, ...] = ()  # keep all but these (S_B of the paper)
+    labels: tuple[str, ...] | None = None  # keep only stems with these labels (paper: S_A)
+    exclude_labels: tuple[str, ...] = ()  # keep all but these (paper: S_B)
     label_map: dict[str, str] = field(default_factory=dict)  # the corpus's label -> words
-    query_other: bool = False  # `other` may be the asked source too
-    weight: float | None = None  # share of the items beside other corpora; by default its windows
+    query_other: bool = False  # `other` may be the source too
+    weight: float | Literal["equal"] | None = None  # share of the items; by default by windows
     exclude: tuple[str, ...] = ()  # songs, "id", or stems, "id/stem", that are left out
     mixture_only: bool = False  # the sum of a song's stems is all that is used
     follow_links: bool = False  # use files behind links that lead out of the corpus
-    # Options of one reader, by READER_OPTIONS; None is its own default.
-    on_duplicates: Literal["warn", "leave_out", "error"] | None = None  # of songs in other splits
+    on_duplicates: Literal["warn", "leave_out", "error"] = "warn"  # songs in other splits, corpora
+    # Options of some types, by READER_OPTIONS; None is the type's own default.
     metadata_path: str | None = None  # folder of *_METADATA.yaml
-    drop_bleed: bool | None = None  # leave out songs whose microphones heard other instruments
-    audio_path: str | None = None  # folder that a manifest's paths start from
+    drop_bleed: bool | None = None  # leave out songs with bleed between stems
+    audio_path: str | None = None  # folder to which a manifest's paths are relative
     test_share: float | None = None  # share of songs drawn for the test split, 0 to 1
     validation_share: float | None = None
-    split_seed: int | None = None  # of that draw
+    split_seed: int | None = None  # seed of that draw
 
     def __post_init__(self) -> None:
         if problems := [*self._foreign_options(), *self._wrong_values()]:
             raise ConfigError(*problems)
 
     def _foreign_options(self) -> list[str]:
-        """Options given that another reader has, but not this one."""
+        """Options that only other types have."""
         own = READER_OPTIONS.get(self.type, ())
         names = {name for options in READER_OPTIONS.values() for name in options}
         return [
@@ -81,8 +79,6 @@ class CorpusConfig:
         problems = []
         if self.labels is not None and self.exclude_labels:
             problems.append("labels and exclude_labels: expected one of them, found both")
-        if self.weight is not None and self.weight <= 0:
-            problems.append(f"weight: expected a number above 0, found {found(self.weight)}")
         if wrong := {k: v for k, v in self.label_map.items() if not isinstance(v, str)}:
             problems.append(f"label_map: expected words for each label, found {found(wrong)}")
         shares = [self.test_share or 0, self.validation_share or 0]
@@ -96,41 +92,48 @@ def _types_with(option: str) -> str:
     return " or ".join(names)
 
 
-def check_weights(corpora: tuple[Any, ...]) -> list[str]:
-    """All corpora have a weight or none has: beside a number of windows it would mean nothing."""
-    without = [corpus.id for corpus in corpora if corpus.weight is None]
-    if 0 < len(without) < len(corpora):
-        return [f"weight: expected for every corpus or for none, missing for {', '.join(without)}"]
-    return []
+def weight_problems(entries: Sequence[Any]) -> list[str]:
+    """What is wrong with ids and weights of `datasets`: all have a weight of one kind, or none."""
+    ids, weights = [entry.id for entry in entries], [entry.weight for entry in entries]
+    problems = [f"datasets: id {i!r} is used twice" for i in sorted(set(ids)) if ids.count(i) > 1]
+    problems += [
+        f"datasets: {entry.id}: weight: expected a number above 0, found {found(entry.weight)}"
+        for entry in entries
+        if isinstance(entry.weight, float) and entry.weight <= 0
+    ]
+    without = [i for i, weight in zip(ids, weights, strict=True) if weight is None]
+    if 0 < len(without) < len(ids):
+        problems.append(f"weight: expected for all or none, missing for {', '.join(without)}")
+    elif len({isinstance(weight, str) for weight in weights}) > 1:
+        problems.append("weight: expected 'equal' for all or numbers for all, found both")
+    return problems
 
 
-MAC_COMPANIONS = "__MACOSX"
-
-
-@dataclass(frozen=True)
-class File:
-    """A file as it was seen; the cache compares size and time."""
-
-    path: Path
-    size: int  # bytes
-    mtime_ns: int
+def shares(entries: Sequence[Any]) -> list[float] | None:
+    """The share of the items of each entry of `datasets`; None if windows decide."""
+    weights = [1.0 if entry.weight == "equal" else entry.weight for entry in entries]
+    return None if None in weights else weights
 
 
 def plain(name: str) -> str:
     """A name without what file systems change: case, and how accents are composed."""
-    return normalize("NFC", name).casefold()
+    return unicodedata.normalize("NFC", name).casefold()
 
 
-def by_name(files: Iterable[File]) -> dict[str, dict[str, Path]]:
+def by_name(files: Iterable[Path]) -> dict[str, dict[str, Path]]:
     """Files by name and then ending; names are plain, endings in lower case."""
     table: dict[str, dict[str, Path]] = defaultdict(dict)
     for file in files:
-        table[plain(file.path.stem)][file.path.suffix.lower()] = file.path
+        table[plain(file.stem)][file.suffix.lower()] = file
     return table
 
 
 class Scanner:
-    """Lists what lies in one corpus, in the order of names, and notes what it passes over."""
+    """Lists what is in one corpus, in the order of names, and reports what it leaves out.
+
+    Hidden files, `__MACOSX`, links that lead out of the corpus and files that are not regular are
+    left out; a folder that links reach in several ways is listed once.
+    """
 
     def __init__(self, root: Path, report: IndexReport, follow_links: bool = False) -> None:
         if not root.is_dir():
@@ -139,35 +142,48 @@ class Scanner:
         self.report = report
         self.follow_links = follow_links
         self._real_root = root.resolve()  # the root itself may be a link
-        self._listed: dict[Path, list[os.DirEntry[str]]] = {}  # what is passed over is noted once
+        self._listed: dict[Path, dict[str, os.DirEntry[str]]] = {}  # so that reports come once
 
     def folders(self, folder: Path) -> list[Path]:
         """The folders in a folder."""
-        return [Path(entry.path) for entry in self._entries(folder) if entry.is_dir()]
+        return [Path(entry.path) for entry in self._entries(folder).values() if entry.is_dir()]
 
-    def files(self, folder: Path) -> list[File]:
+    def files(self, folder: Path) -> list[Path]:
         """The files in a folder, none where there is no such folder."""
-        return [_file(Path(e.path), e.stat()) for e in self._entries(folder) if e.is_file()]
+        return [Path(entry.path) for entry in self._entries(folder).values() if entry.is_file()]
 
-    def file(self, path: Path) -> list[File]:
+    def file(self, path: Path) -> list[Path]:
         """The one file at `path`, as a list, empty where there is none."""
-        return [file for file in self.files(path.parent) if file.path == path]
+        entry = self._entries(path.parent).get(path.name)
+        return [path] if entry is not None and entry.is_file() else []
 
-    def walk(self, folder: Path) -> Iterator[tuple[Path, list[File]]]:
-        """The folder and all below it, with their files."""
-        yield folder, self.files(folder)
-        for child in self.folders(folder):
-            yield from self.walk(child)
+    def walk(self, folder: Path) -> list[tuple[Path, list[Path]]]:
+        """The folder and all below it, with their files; each real folder once.
 
-    def holds(self, path: Path) -> bool:
-        """Whether a path lies in the corpus, in its words and, where asked for, behind links."""
+        A folder that is there and behind a link is listed by its own name.
+        """
+        listed, seen = [], set()
+        folders, links = [folder], []
+        while folders or links:
+            current = (folders or links).pop(0)
+            if (real := current.resolve()) in seen:
+                self.report.leave_out(current, "link to a folder that is listed already")
+                continue
+            seen.add(real)
+            listed.append((current, self.files(current)))
+            for child in self.folders(current):
+                (links if child.is_symlink() else folders).append(child)
+        return sorted(listed, key=lambda entry: entry[0].parts)
+
+    def contains(self, path: Path) -> bool:
+        """Whether a path is in the corpus, by its name and, unless links are followed, really."""
         if ".." in path.parts or not path.is_relative_to(self.root):
             return False
         return self.follow_links or path.resolve().is_relative_to(self._real_root)
 
-    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+    def _entries(self, folder: Path) -> dict[str, os.DirEntry[str]]:
         if folder not in self._listed:
-            self._listed[folder] = self._list(folder)
+            self._listed[folder] = {entry.name: entry for entry in self._list(folder)}
         return self._listed[folder]
 
     def _list(self, folder: Path) -> list[os.DirEntry[str]]:
@@ -183,19 +199,23 @@ class Scanner:
             self.report.leave_out(folder, f"folder that cannot be read ({error.strerror})")
             return []
         shown = (e for e in entries if not e.name.startswith(".") and e.name != MAC_COMPANIONS)
-        return [entry for entry in shown if not entry.is_symlink() or self._may_follow(entry)]
+        return [entry for entry in shown if self._is_used(entry)]
 
-    def _may_follow(self, link: os.DirEntry[str]) -> bool:
-        path = Path(link.path)
-        if not path.exists():
+    def _is_used(self, entry: os.DirEntry[str]) -> bool:
+        path = Path(entry.path)
+        if not entry.is_symlink():
+            is_used = entry.is_file() or entry.is_dir()
+        elif not path.exists():
             self.report.leave_out(path, "link to nothing")
-        elif path.is_dir() and path.parent.resolve().is_relative_to(path.resolve()):
-            self.report.leave_out(path, "link to a folder that it lies in")
+            return False
         elif self._leads_out(path):
             self._leave_out_link(path)
+            return False
         else:
-            return True
-        return False
+            is_used = path.is_file() or path.is_dir()
+        if not is_used:
+            self.report.leave_out(path, "pipe, socket or device")
+        return is_used
 
     def _leads_out(self, path: Path) -> bool:
         if self.follow_links or path == self.root or not path.is_symlink():
@@ -207,26 +227,18 @@ class Scanner:
         self.report.leave_out(path, reason)
 
 
-def _file(path: Path, stat: os.stat_result) -> File:
-    return File(path, stat.st_size, stat.st_mtime_ns)
-
-
-UNREADABLE = "unreadable stem"
-
-
 @dataclass(frozen=True)
 class Place:
     """A song before it is read: where it is and the files that decide what it is."""
 
     id: str
     path: Path
-    splits: tuple[str, ...]  # that it is in
-    files: tuple[File, ...]
-    listed: tuple[tuple[str, ...], ...] = ()  # what a manifest says of it
+    splits: tuple[str, ...]
+    files: tuple[Path, ...]
+    listed: tuple[tuple[str, ...], ...] = ()  # its lines in a manifest
 
 
-@dataclass(frozen=True)
-class FoundStem:
+class FoundStem(NamedTuple):
     """A stem as its corpus labels it; an instrument may have several labels."""
 
     labels: tuple[str, ...]
@@ -235,20 +247,19 @@ class FoundStem:
 
 @dataclass(frozen=True)
 class Found:
-    """What reading a place gave: its stems, none if the song cannot be used, and what was said."""
+    """What reading a place gave: its stems, none if the song cannot be used, and a report."""
 
     stems: tuple[FoundStem, ...] = ()
     origin: str = ""  # what it was made from; the same in two splits is a leak
     report: IndexReport = field(default_factory=IndexReport)
 
 
-@dataclass(frozen=True)
-class Reader:
+class Reader(NamedTuple):
     """One kind of corpus."""
 
     find: Callable[[Scanner, CorpusConfig], list[Place]]  # all splits; a wrong layout raises
     read: Callable[[Place, CorpusConfig], Found]
-    words: Mapping[str, str] = field(default_factory=dict)  # the corpus's label -> words
+    words: Mapping[str, str] = {}  # the corpus's label -> words of prompts
 
 
 def left_out(where: Path | str, reason: str) -> Found:
@@ -259,15 +270,16 @@ def left_out(where: Path | str, reason: str) -> Found:
 
 
 def read_part(path: Path, report: IndexReport) -> tuple[Part, ...]:
-    """The file as a part of a stem, or nothing where it cannot be read, which is reported."""
+    """The file as a part of a stem, or nothing where it cannot be used, which is reported."""
     try:
+        check_level(path)
         return (Part(path, *audio_info(path)),)
     except AudioError as error:
         report.leave_out(str(error), UNREADABLE)
         return ()
 
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is 7 times as fast
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is 7 times as fast
 
 
 class MetadataError(ValueError):
@@ -275,18 +287,18 @@ class MetadataError(ValueError):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML object; one that is not there, broken or of another shape raises MetadataError."""
+    """A YAML object; one that is missing, broken or of another shape raises MetadataError."""
     return _read(path, lambda content: yaml.load(content, Loader=_LOADER))
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object, likewise."""
+    """A JSON object; errors as of `read_yaml`."""
     return _read(path, json.loads)
 
 
 def _read(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any]:
     try:
-        content = parse(path.read_bytes())
+        content = parse(read_regular(path))
     except FileNotFoundError:
         raise MetadataError("song without metadata") from None
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
@@ -295,15 +307,12 @@ def _read(path: Path, parse: Callable[[bytes], Any]) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-SPLITS = ("train", "validation", "test")
-
-
 def split_folders(scanner: Scanner, split: str, names: tuple[str, ...] = SPLITS) -> dict[str, Path]:
     """The folders of the splits that there are; a corpus without any is all of it `split`."""
     present = {path.name: path for path in scanner.folders(scanner.root) if path.name in names}
     if not present:
-        said = f"corpus without split folders, all of it is used as {split!r}"
-        scanner.report.note(scanner.root, said)
+        note = f"corpus without split folders, all of it is used as {split!r}"
+        scanner.report.note(scanner.root, note)
         return {split: scanner.root}
     if split not in present:
         raise ConfigError(f"{scanner.root}: has no split {split!r}, found {sorted(present)}")
@@ -313,9 +322,9 @@ def split_folders(scanner: Scanner, split: str, names: tuple[str, ...] = SPLITS)
 def draw_splits(
     ids: Iterable[str], config: CorpusConfig, test_share: float = 0.0
 ) -> dict[str, str]:
-    """A split for every id: the test's share first, then the validation's, of a seeded order.
+    """A split for every id: first the test split's share, then validation's, of a drawn order.
 
-    The order is that of hashes, so a song more or less moves few of the others.
+    The order is by hashes of seed and id, so that a new song moves few of the others.
     """
     choose("split", config.split, dict.fromkeys(SPLITS))
     seed = config.split_seed or 0

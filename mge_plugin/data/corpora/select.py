@@ -1,4 +1,4 @@
-"""From what a reader found to songs: labels in words, the stems asked for, what has to be said."""
+"""From what a reader found to songs: labels in words, the stems that are used, a report."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from dataclasses import replace
 from mge_plugin.data.corpora.reader import CorpusConfig, Found, FoundStem, Place
 from mge_plugin.data.songs import IndexReport, Part, Song, Stem
 
-_UNASKABLE = ("other", "unknown")  # labels that name no instrument
+_UNNAMED = ("other", "unknown")  # labels that name no instrument
 MIXTURE = "mixture"  # the one stem's label of a mixture-only song
 _SHORT = 0.99  # a stem below this share of its song's length is reported: perhaps it was cut off
 _LOSSY = ".mp3"  # encoders and decoders shift it against other formats
@@ -17,10 +17,10 @@ def label_in_words(labels: Iterable[str], words: Mapping[str, str], config: Corp
     """The prompt's word for a stem's labels: the config's, the reader's or the label itself."""
     mapped = []
     for label in labels:
-        word = words.get(label) or label.strip().lower() or _UNASKABLE[0]
+        word = words.get(label) or label.strip().lower() or _UNNAMED[0]
         mapped.append(config.label_map.get(label) or config.label_map.get(word) or word)
-    known = [word for word in dict.fromkeys(mapped) if word not in _UNASKABLE]
-    return " and ".join(known) or _UNASKABLE[0]
+    known = [word for word in dict.fromkeys(mapped) if word not in _UNNAMED]
+    return " and ".join(known) or _UNNAMED[0]
 
 
 def to_song(
@@ -28,7 +28,7 @@ def to_song(
 ) -> Song | None:
     """The song with all stems but those excluded; None if that leaves nothing."""
     stems = tuple(
-        Stem(label, parts, config.query_other or label not in _UNASKABLE)
+        Stem(label, parts, config.query_other or label not in _UNNAMED)
         for stem in found.stems
         if (parts := _kept_parts(place, stem, config))
         if (label := label_in_words(stem.labels, words, config))
@@ -48,13 +48,13 @@ def _part_names(place: Place, part: Part) -> set[str]:
 
 
 def usable_songs(songs: list[Song], config: CorpusConfig, report: IndexReport) -> list[Song]:
-    """Songs with what training needs; the others are left out, each with its reason."""
+    """Songs that can be trained on; the others are left out, each with its reason."""
     if config.mixture_only:
         return [_mixture(song) for song in songs]
     _note_unknown_labels(songs, config, report)
     kept = []
     for song in songs:
-        chosen = replace(song, stems=tuple(s for s in song.stems if _is_asked_for(s, config)))
+        chosen = replace(song, stems=tuple(s for s in song.stems if _is_used(s, config)))
         if reason := _fault(song, chosen):
             report.leave_out(song.path, reason)
         else:
@@ -67,20 +67,20 @@ def _mixture(song: Song) -> Song:
     return replace(song, stems=(Stem(MIXTURE, song.parts, False),), mixture_only=True)
 
 
-def _is_asked_for(stem: Stem, config: CorpusConfig) -> bool:
+def _is_used(stem: Stem, config: CorpusConfig) -> bool:
     if config.labels is not None:
         return stem.label in config.labels
     return stem.label not in config.exclude_labels
 
 
 def _fault(song: Song, chosen: Song) -> str:
-    """Why a song, of which some stems were chosen, cannot be used; empty if it can."""
+    """Why a song with its `chosen` stems cannot be used; empty if it can."""
     if len(song.stems) < 2:
         return "song with fewer than 2 stems, too few for a triplet"
     if len(chosen.stems) < 2:
-        return "song with fewer than 2 stems of the labels asked for"
+        return "song with fewer than 2 stems of the configured labels"
     if not chosen.sources:
-        return "song without a stem that may be asked for (query_other: true allows `other`)"
+        return "song without a stem that may be the source (query_other: true allows `other`)"
     return ""
 
 
@@ -105,7 +105,7 @@ def _note_unknown_labels(songs: list[Song], config: CorpusConfig, report: IndexR
 def note_unknown_exclusions(
     places: list[Place], found: list[Found], config: CorpusConfig, report: IndexReport
 ) -> None:
-    """An exclusion that names nothing is perhaps a misspelt one."""
+    """Report entries of `exclude` that name nothing, perhaps misspelt."""
     names = {place.id for place in places}
     for place, song in zip(places, found, strict=True):
         for stem in song.stems:

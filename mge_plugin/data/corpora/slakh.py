@@ -68,7 +68,7 @@ def label_of(stem: dict[str, Any]) -> str:
 
 
 def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
-    """The songs of all splits, Slakh's TrackNNNNN or whatever else holds the metadata of a song."""
+    """The songs of all splits: folders TrackNNNNN, and others with the metadata of a song."""
     root = scanner.root
     choose(f"{root}: split", config.split, dict.fromkeys(SPLITS))
     if root.resolve().name == _OMITTED:
@@ -88,10 +88,9 @@ def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
 
 
 def _read_song(place: Place, _: CorpusConfig) -> Found:
-    """A stem listed but not rendered is skipped; existence of the file beats the flags.
+    """A stem that is listed but not rendered is skipped; one that exists is used.
 
-    `audio_dir` is ignored (it is wrong in some songs): only files that lie in `stems` are found,
-    whatever a stem's name says.
+    `audio_dir` is ignored (it is wrong in some songs): only files in the folder `stems` are found.
     """
     try:
         metadata = read_yaml(place.path / METADATA)
@@ -101,7 +100,7 @@ def _read_song(place: Place, _: CorpusConfig) -> Found:
     except MetadataError as error:
         return left_out(place.path / METADATA, str(error))
     report = IndexReport()
-    files = by_name(file for file in place.files if file.path.parent.name == "stems")
+    files = by_name(file for file in place.files if file.parent.name == "stems")
     stems = [
         FoundStem((label_of(entry),), parts)
         for name, entry in listed.items()

@@ -1,13 +1,11 @@
-"""The corpora of a dataset config file, one by one: what is wrong with one hides no other.
+"""Checks of `mge index` that read audio, and its reading of a config corpus by corpus.
 
-Do a song's stems sum to the mixture that its corpus has of it? (`mge index --check-sums`)
+--check-sums: do a song's stems sum to the mixture that its corpus has? A few windows are compared,
+each channel by itself: one song of MUSDB18 differs on the left only.
 
-Looked at in a few windows, each channel by itself: one song of MUSDB18 is off on the left only.
-
-Stems that sound as no instrument does: bad renderings (`mge index --check-stems`).
-
-Slakh2100 has stems of nothing but white noise, and of one tone for the whole song. They are told,
-not left out: `exclude` in the dataset config does that, once their owner has listened.
+--check-stems: stems that sound like no instrument, as bad renderings do. Slakh2100 has stems of
+nothing but white noise, and of one tone for the whole song. They are reported, not left out:
+`exclude` in the dataset config does that, once somebody has listened.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +19,7 @@ from tqdm import tqdm
 from mge_plugin.config import ConfigError, parse_section, read_json
 from mge_plugin.data.audio import AudioError, audio_info, read_window, rms_db, to_channels
 from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, read_corpus
-from mge_plugin.data.corpora.reader import CorpusConfig, check_weights
+from mge_plugin.data.corpora.reader import CorpusConfig, weight_problems
 from mge_plugin.data.songs import IndexReport, Part, Song
 
 _SUM_WINDOWS = 3  # spread over a song
@@ -37,8 +35,8 @@ def _file_called(*names: str) -> Callable[[Song], Part | None]:
     return find
 
 
-# By type: where a song's mixture is, and which level of the difference is still fine, in dB of the
-# mixture's. AAC's own noise is loud; MedleyDB's mixtures are mastered, MoisesDB has none.
+# By type: a song's mixture, and the highest level of a difference that is fine, in dB relative to
+# it. AAC's own noise is loud; MedleyDB's mixtures are mastered, MoisesDB has none.
 _MIXTURES: dict[str, tuple[Callable[[Song], Part | None], float]] = {
     "slakh": (_file_called("mix.flac", "mix.wav"), -40.0),
     "musdb18": (lambda song: replace(song.parts[0], stream=0), -15.0),
@@ -47,7 +45,7 @@ _MIXTURES: dict[str, tuple[Callable[[Song], Part | None], float]] = {
 
 
 def check_sums(config: CorpusConfig, cache_folder: Path | None) -> IndexReport:
-    """What of a corpus's split does not add up, all stems taken, whatever the config leaves out."""
+    """Songs of a corpus's split whose stems, with those the config leaves out, do not add up."""
     report = IndexReport()
     if config.type not in _MIXTURES:
         report.note(config.path, f"no mixtures to compare sums with in type {config.type!r}")
@@ -82,18 +80,18 @@ def _wrong_channels(song: Song, mixture: Part, tolerance: float) -> Iterator[str
 def _window(song: Song, mixture: Part, start: int) -> tuple[np.ndarray, np.ndarray]:
     """The mixture and the sum of the stems, (channels, samples) each."""
     frames = _SUM_SECONDS * mixture.sample_rate
-    expected = read_window(mixture.path, start, frames, mixture.stream)
+    expected = read_window(mixture, start, frames)
     summed = np.zeros_like(expected)
     for part in song.parts:
         if part.sample_rate != mixture.sample_rate:
             rates = f"{part.sample_rate} Hz beside a mixture of {mixture.sample_rate} Hz"
             raise AudioError(rates, part.path)
-        audio = read_window(part.path, start, frames, part.stream)
+        audio = read_window(part, start, frames)
         summed += to_channels(audio, len(expected))
     return expected, summed
 
 
-_WINDOWS = 5  # spread over a stem, those that are silent passed over
+_WINDOWS = 5  # spread over a stem; silent ones are not used
 SECONDS = 2
 _SILENCE = -60.0  # dBFS
 _FRAME = 4096  # samples of a spectrum's frame
@@ -101,18 +99,18 @@ _FLAT = 0.8  # geometric by arithmetic mean of a power spectrum: 1 is white, mus
 _ALONE = 0.99  # share of the power in one tone and the bins beside it
 NOISE = "stem of nothing but white noise"
 TONE = "stem of one tone for the whole song"
-_ENOUGH = 2  # sounding windows without which nothing is said
+_ENOUGH = 2  # windows that sound, needed for a report
 
 
 def check_stems(corpus: Corpus) -> IndexReport:
-    """What of a corpus's stems is white noise or one tone, by their files."""
+    """Stems of a corpus that are white noise or one tone, or silent in mono, by their files."""
     report = IndexReport()
     parts = [part for song in corpus.songs for part in song.parts]
     for part in tqdm(parts, f"{corpus.config.id}: stems", unit="stem", leave=False):
         try:
             spectra = list(_spectra(part))
         except AudioError as error:
-            report.note(str(error), "stem that could not be listened to")
+            report.note(str(error), "stem that could not be read")
             continue
         if what := _oddity(spectra):
             report.note(part.path, what)
@@ -133,7 +131,7 @@ def _spectra(part: Part) -> Iterator[np.ndarray]:
     """Mean power spectra (bin,) of the windows that sound."""
     frames = SECONDS * part.sample_rate
     for start in np.linspace(0, max(0, part.num_frames - frames), _WINDOWS).astype(int):
-        audio = read_window(part.path, int(start), frames, part.stream).mean(axis=0)
+        audio = read_window(part, int(start), frames).mean(axis=0)
         if rms_db(audio) > _SILENCE:
             yield welch(audio, nperseg=_FRAME)[1][1:]
 
@@ -144,7 +142,7 @@ def _flatness(power: np.ndarray) -> float:
 
 
 def _tone(power: np.ndarray) -> int | None:
-    """The bin that has all the power with its neighbours, None if none has."""
+    """The bin that, with its neighbours, has all the power; None if there is none."""
     top = int(power.argmax())
     near = power[max(0, top - 3) : top + 4].sum()
     return top if near > _ALONE * power.sum() else None
@@ -153,10 +151,9 @@ def _tone(power: np.ndarray) -> int | None:
 def index_config(
     path: Path, sums: bool = False, stems: bool = False
 ) -> tuple[list[Corpus], list[str]]:
-    """The corpora that can be used, and in words what keeps others from it.
+    """The corpora that can be used, and a sentence for each that cannot.
 
-    With `sums`, their reports say of which songs the stems do not sum to the mixture; with `stems`,
-    which stems are nothing but white noise or one tone.
+    With `sums` and `stems` the corpora's reports have the results of these checks.
     """
     content = read_json(path)
     entries = content.get("datasets")
@@ -170,7 +167,7 @@ def index_config(
         parse_section(CorpusConfig, entry, f"{path}: datasets[{i}]")
         for i, entry in enumerate(entries)
     ]
-    if wrong := check_weights(tuple(configs)):
+    if wrong := weight_problems(configs):
         raise ConfigError(*(f"{path}: {problem}" for problem in wrong))
     corpora, problems = [], []
     for config in configs:

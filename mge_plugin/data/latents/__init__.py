@@ -1,7 +1,7 @@
-"""Songs as latents on disk, made by `mge encode`, and `dataset_type: "mge_latents"`.
+"""Songs as latents on disk, written by `mge encode`, and `dataset_type: "mge_latents"`.
 
-store.py     one song's file, and a folder of them with its index
-shards.py    the same files in WebDataset shards
+store.py     a folder of songs' files and its index
 encode.py    songs to latents and embeddings
-dataset.py   one training item: source, window, silence check, crop; the dataset and its loader
+dataset.py   one training item; the dataset and its config
+shards.py    the same files in WebDataset shards
 """

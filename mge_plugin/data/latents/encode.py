@@ -1,11 +1,8 @@
-"""All songs of a dataset config: dealt to ranks, skipped where they are done, reported.
+"""Songs to latents: dealt to ranks, encoded piece by piece, skipped if present, reported.
 
-Every song is one rank's by its number in the sorted list, so ranks need not talk to one another. A
-song's file is there whole or not at all: a run that was killed goes on where it stopped.
-
-Audio embeddings of every sum of a song on a grid of seconds.
-
-One song to latents: its stems are read once, piece by piece, and every sum is encoded once.
+A song belongs to one rank, by its number in the sorted list, so ranks need no communication. Its
+file is written whole or not at all: a run that was killed resumes where it stopped. A song's stems
+are read once, and every sum of them is encoded once, with audio embeddings on a grid of seconds.
 """
 
 import hashlib
@@ -18,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +27,6 @@ from mge_plugin.data.audio import AudioError
 from mge_plugin.data.corpora.index import Corpus, cache_folder, index_corpora
 from mge_plugin.data.dataset import TripletsConfig
 from mge_plugin.data.latents.store import (
-    SONG,
     GridInfo,
     LatentsError,
     LatentSong,
@@ -42,10 +38,9 @@ from mge_plugin.data.latents.store import (
     read_header,
     relative_path,
     sums_of,
-    sweep,
 )
 from mge_plugin.data.songs import Song
-from mge_plugin.data.triplets import Format, stem_window
+from mge_plugin.data.triplets import AugmentConfig, Format, stem_window
 from mge_plugin.files import checkpoint_fingerprint
 from mge_plugin.inference.pipeline import pick
 from mge_plugin.models.autoencoder import (
@@ -58,12 +53,16 @@ from mge_plugin.models.autoencoder import (
     open_autoencoder,
     silent_frame,
 )
+from mge_plugin.models.checkpoints import CheckpointError, misfits, read_checkpoint
 from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
 
 logger = logging.getLogger(__name__)
 
 BATCH = 32  # windows embedded at a time
-_UNHEARD = ("cache_dir",)  # options of a conditioner that do not change an embedding
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_SAME_EMBEDDINGS = ("cache_dir", "ckpt_path")  # options; a file's weights are hashed themselves
+_CONDITIONER = "conditioner."  # how names of its weights begin in a model's checkpoint
+_WHOLE_CONTEXT = 32  # frames of silence around a silent frame where the context is not measured
 
 
 @dataclass(frozen=True)
@@ -71,19 +70,19 @@ class _Grid:
     """An embedding every `every` seconds, of the `samples` that follow."""
 
     conditioner: TrackConditioner
-    embedder_fingerprint: str
+    fingerprint: str  # of the embedder
     every: float
     samples: int  # of a window, at `sample_rate`
     sample_rate: int  # Hz
 
     @property
     def info(self) -> GridInfo:
-        """What a store says of it."""
+        """Its description in a store."""
         seconds, width = self.samples / self.sample_rate, self.conditioner.output_dim
-        return GridInfo(self.embedder_fingerprint, seconds, self.every, width)
+        return GridInfo(self.fingerprint, seconds, self.every, width)
 
     def starts(self, samples: int) -> list[int]:
-        """Where the windows of a song of that length start; one that is too short has one."""
+        """The windows' starts in a song of that length; a song that is shorter has one."""
         last = max(0, samples - self.samples)
         count = int(last / self.sample_rate / self.every) + 1
         return [round(i * self.every * self.sample_rate) for i in range(count)]
@@ -98,52 +97,73 @@ class _Grid:
         return self.conditioner.embedder.embed_audio(examples)
 
 
-def create_grid(config: Mapping[str, Any], every: float) -> _Grid | None:
-    """From `model.conditioning` of a model config; None if it has no conditioner that hears.
+def create_grid(
+    config: Mapping[str, Any], ckpt: Path, every: float, device: torch.device | str = "cpu"
+) -> _Grid | None:
+    """From `model.conditioning` of a model config; None if no conditioner embeds audio.
 
-    A window is as long as what the model is trained on. Two that hear raise ConfigError.
+    An embedder's weights may be in the model's checkpoint; one without weights from anywhere, and
+    two conditioners that embed audio, raise. A window has the length of the model's training items.
     """
     section = config["model"].get("conditioning")
     if section is None:
         return None
-    conditioners = create_conditioner(section).conditioners
-    hearing = {key: c for key, c in conditioners.items() if getattr(c, "hears", False)}
-    if len(hearing) > 1:
+    conditioners = create_conditioner(section)
+    embedders = {k: c for k, c in conditioners.conditioners.items() if getattr(c, "hears", False)}
+    if len(embedders) > 1:
         raise ConfigError(
-            f"model.conditioning: latents keep the embeddings of one conditioner that hears, found "
-            f"{sorted(hearing)}"
+            "model.conditioning: latents keep the embeddings of one conditioner that embeds audio, "
+            f"found {sorted(embedders)}"
         )
-    if not hearing:
+    if not embedders:
         return None
-    ((key, conditioner),) = hearing.items()
+    ((key, conditioner),) = embedders.items()
     entry = next(entry for entry in section["configs"] if entry["id"] == key)
-    rate = config["sample_rate"]
-    return _Grid(conditioner, embedder_fingerprint(entry), every, config["sample_size"], rate)
+    _load_embedder(conditioner, key, entry, ckpt)
+    rate, fingerprint = config["sample_rate"], embedder_fingerprint(entry, conditioner)
+    return _Grid(conditioner.to(device), fingerprint, every, config["sample_size"], rate)
 
 
-def embedder_fingerprint(entry: Mapping[str, Any]) -> str:
-    """The same for the same embeddings: of a conditioner's options, files by what they hold."""
-    options = {k: v for k, v in entry.get("config", {}).items() if k not in _UNHEARD}
-    told = [entry["type"], {name: _told(value) for name, value in sorted(options.items())}]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+def _load_embedder(conditioner: nn.Module, key: str, entry: Mapping[str, Any], ckpt: Path) -> None:
+    """Load an embedder's weights from the model's checkpoint, where it has any."""
+    expected = conditioner.state_dict()
+    if not expected:
+        return
+    prefix = f"{_CONDITIONER}conditioners.{key}."
+    weights = read_checkpoint(ckpt)
+    weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    if not weights and entry.get("config", {}).get("ckpt_path") is None:
+        raise CheckpointError(
+            f"{ckpt}: has no weights of conditioner {key!r} ({entry['type']}), whose embeddings "
+            "would be random: use the whole model's checkpoint, set its ckpt_path, or --no-clap"
+        )
+    if weights and (problems := misfits(expected, weights)):
+        raise CheckpointError(f"{ckpt}: does not fit conditioner {key!r}: {'; '.join(problems)}")
+    if weights:
+        conditioner.load_state_dict(weights)
 
 
-def _told(value: Any) -> Any:
+def embedder_fingerprint(entry: Mapping[str, Any], conditioner: nn.Module) -> str:
+    """The same for the same embeddings: a hash of type, options, files' contents and weights."""
+    weights = conditioner.state_dict()
+    ignored = _SAME_EMBEDDINGS if weights else _SAME_EMBEDDINGS[:1]
+    options = {k: v for k, v in entry.get("config", {}).items() if k not in ignored}
+    described = [entry["type"], {name: _content(value) for name, value in sorted(options.items())}]
+    digest = hashlib.sha256(json.dumps(described).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _content(value: Any) -> Any:
+    """A value of an option; a path of a file or folder by what is in it."""
     path = Path(value) if isinstance(value, str) else None
     if path is not None and path.is_file():
         return checkpoint_fingerprint(path)
     if path is not None and path.is_dir():
-        return list(_folder_hashes(path))
+        files = (file for file in sorted(path.iterdir()) if file.is_file())
+        return [[file.name, checkpoint_fingerprint(file)] for file in files]
     return value
-
-
-def _folder_hashes(folder: Path) -> Iterator[list[str]]:
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            yield [path.name, checkpoint_fingerprint(path)]
-
-
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 class _EncodingError(ValueError):
@@ -156,7 +176,7 @@ class _Encoder:
 
     pretransform: nn.Module
     info: StoreInfo
-    silence: Tensor  # (part, c), see chunks.silent_frame
+    silence: Tensor  # (part, c), the latents of silence
     context: int  # frames around a piece
     chunk: int  # frames of a piece, 0 is the whole song
     batch_size: int  # waveforms encoded at a time
@@ -177,16 +197,15 @@ class _Encoder:
             return encode_waveforms(self.pretransform, waveforms, self.info.posterior == "full")
 
     def stored(self, values: Tensor) -> Tensor:
-        """In the type that is kept; what is no number in it raises EncodingError."""
+        """In the type that is stored; values that do not fit it raise an error."""
         kept = values.to(DTYPES[self.info.dtype])
         if not torch.isfinite(kept).all():
             raise _EncodingError(f"its latents are NaN or too large for {self.info.dtype}")
         return kept.contiguous()
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A chunk and the sound of every stem (stem, channel, sample) from its first frame on."""
+class _Piece(NamedTuple):
+    """A chunk and the samples of every stem (stem, channel, sample) from its first frame on."""
 
     chunk: Chunk
     stems: np.ndarray
@@ -200,10 +219,10 @@ def _encode_song(
     info, sums = encoder.info, sums_of(song, encoder.partial_sums)
     latents, power, embeddings = [], [], []
     for piece in _ahead(_pieces(song, encoder), encoder):
-        chunk, heard = piece.chunk, (piece.chunk.last - piece.chunk.first) * info.ratio
+        chunk, length = piece.chunk, (piece.chunk.last - piece.chunk.first) * info.ratio
         together = _add_stems(piece.stems, sums)
-        latents.append(encoder.encode(together[..., :heard])[:, chunk.kept])
-        power.append(_mean_square(piece.stems[..., :heard], info.ratio)[:, chunk.kept])
+        latents.append(encoder.encode(together[..., :length])[:, chunk.kept])
+        power.append(_mean_square(piece.stems[..., :length], info.ratio)[:, chunk.kept])
         embeddings += [_embed(encoder, together, start) for start in piece.window_starts]
     header = describe(song, corpus, sums, info)
     tensors = {
@@ -256,7 +275,7 @@ def _mean_square(stems: np.ndarray, ratio: int) -> np.ndarray:
 
 
 def _pieces(song: Song, encoder: _Encoder) -> Iterator[Callable[[], _Piece]]:
-    """Each piece of a song, to be read by calling it."""
+    """Functions that read the pieces of a song."""
     info, grid = encoder.info, encoder.grid
     frames = frames_of(song, info)
     starts = [] if grid is None else grid.starts(song.samples(info.sample_rate))
@@ -266,7 +285,7 @@ def _pieces(song: Song, encoder: _Encoder) -> Iterator[Callable[[], _Piece]]:
 
 
 def _read(song: Song, encoder: _Encoder, chunk: Chunk, starts: list[int]) -> _Piece:
-    """A piece with its stems, as far as encoder and embedder hear."""
+    """A piece with its stems, as far as encoder and embedder need them."""
     info = encoder.info
     first, last = chunk.first * info.ratio, chunk.last * info.ratio
     if starts:
@@ -294,23 +313,20 @@ def _embed(encoder: _Encoder, together: np.ndarray, start: int) -> Tensor:
     return encoder.grid.embed(torch.from_numpy(windows).to(encoder.device))
 
 
-_WHOLE_CONTEXT = 32  # frames of silence around a silent frame where the reach is not measured
-
-
 @dataclass(frozen=True)
 class Settings:
     """How to encode."""
 
-    posterior: Literal["full", "mean"] = "full"  # full keeps the deviation: training may draw
+    posterior: Literal["full", "mean"] = "full"  # full: with the deviation
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"  # on disk
     precision: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on a GPU
     batch_size: int = 4  # waveforms at a time
     chunk: float = 30.0  # seconds of a song at a time, 0 is all of it
-    clap: bool = True  # audio embeddings too, if the model config has a conditioner that hears
+    clap: bool = True  # audio embeddings too, if a conditioner embeds audio
     clap_every: float = 2.0  # seconds from one embedding to the next
     partial_sums: int = 0  # orders in which stems are added one by one: sums of some stems
     device: str = "auto"
-    threads: int = 2  # that read songs
+    threads: int = 2  # that read songs ahead
 
     def __post_init__(self) -> None:
         problems = [
@@ -340,33 +356,28 @@ class Ranks:
         names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0}
         return cls(*(int(environment.get(name, default)) for name, default in names.items()))
 
-    @property
-    def owner(self) -> str:
-        """Of temporary files."""
-        return f"rank{self.rank}"
-
     def deal(self, songs: Sequence[Any]) -> Sequence[Any]:
         """This rank's share."""
         return songs[self.rank :: self.world]
 
-    def device(self, asked: str) -> torch.device:
-        """The asked one; of several GPUs each rank has its own."""
-        name = pick(asked)
+    def device(self, requested: str) -> torch.device:
+        """The requested device; of several GPUs each rank has its own."""
+        name = pick(requested)
         return torch.device(f"cuda:{self.local_rank}" if name == "cuda" else name)
 
 
 @dataclass
 class Report:
-    """What became of this rank's songs."""
+    """The results of this rank's songs."""
 
     encoded: int = 0
-    present: int = 0  # were there already
-    renewed: int = 0  # were there, but made from other files or labels
+    present: int = 0  # were present before
+    renewed: int = 0  # of those encoded: replaced files of other stems or labels
     left_out: dict[str, str] = field(default_factory=dict)  # song -> reason
 
     @property
     def songs(self) -> int:
-        """All of them."""
+        """The number of songs."""
         return self.encoded + self.present + len(self.left_out)
 
 
@@ -375,12 +386,12 @@ def encode_corpora(
 ) -> Report:
     """Encode this rank's share of the corpora's songs into `store`."""
     songs = _songs(corpora)
-    store.claim(encoder.info, ranks.owner)
+    store.claim(encoder.info)
     try:
         report = _encode_all(ranks.deal(songs), store, encoder)
     finally:
         encoder.pool.shutdown(cancel_futures=True)
-    store.songs(ranks.owner)
+    store.songs()
     return report
 
 
@@ -391,8 +402,8 @@ def read_corpora(path: Path) -> list[Corpus]:
         config = parse_section(TripletsConfig, content, "dataset config")
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from error
-    if config.augment.is_on:
-        logger.warning("%s: augment is left out, latents cannot be augmented", path)
+    if config.augment != AugmentConfig():
+        logger.warning("%s: augment is ignored, latents cannot be augmented", path)
     return index_corpora(config.datasets, cache_folder(config.index_cache))
 
 
@@ -401,14 +412,14 @@ def create_encoder(
 ) -> _Encoder:
     """Everything that songs are encoded with."""
     pretransform = open_autoencoder(config, ckpt)
-    told = fingerprint(autoencoder_section(config), pretransform.model)
+    identity = fingerprint(autoencoder_section(config), pretransform.model)
     pretransform = pretransform.to(device)
-    grid = create_grid(config, settings.clap_every) if settings.clap else None
+    grid = create_grid(config, ckpt, settings.clap_every, device) if settings.clap else None
     context = measure_context(pretransform) if settings.chunk else _WHOLE_CONTEXT
     silence = silent_frame(pretransform, context, settings.posterior == "full")
     ratio, rate = pretransform.downsampling_ratio, config["sample_rate"]
     info = StoreInfo(
-        autoencoder=told,
+        autoencoder=identity,
         sample_rate=rate,
         audio_channels=pretransform.io_channels,
         ratio=ratio,
@@ -448,9 +459,7 @@ def _songs(corpora: Sequence[Corpus]) -> list[tuple[str, Song]]:
         for song in corpus.songs:
             key = (corpus.config.id, song.split, song.id)
             if key in named:
-                raise ConfigError(
-                    f"datasets: {key[0]!r} has song {song.id!r} twice: its ids differ?"
-                )
+                raise ConfigError(f"datasets: {key[0]!r} has song {song.id!r} twice")
             named[key] = (corpus.config.id, song)
     return [named[key] for key in sorted(named)]
 
@@ -469,30 +478,29 @@ def _encode_all(songs: Sequence[tuple[str, Song]], store: Store, encoder: _Encod
 
 def _encode_one(corpus: str, song: Song, store: Store, encoder: _Encoder, report: Report) -> None:
     path = store.song_path(corpus, song.split, song.id)
-    sweep(path.parent, SONG, path.name)
-    there = _is_there(path, song, encoder)
-    if there:
+    present = _is_present(path, song, encoder)
+    if present:
         report.present += 1
         return
     try:
         header, tensors = _encode_song(song, corpus, encoder)
     except (AudioError, _EncodingError) as error:
         report.left_out[f"{corpus}/{song.id}"] = str(error)
-        path.unlink(missing_ok=True)  # what was there is of other files
+        path.unlink(missing_ok=True)  # it is of other files
         return
     store.write(path, header, tensors)
     report.encoded += 1
-    report.renewed += there is False
+    report.renewed += present is False
 
 
-def _is_there(path: Path, song: Song, encoder: _Encoder) -> bool | None:
-    """Whether a song's file is there and of the same stems: False if of others, None if not."""
+def _is_present(path: Path, song: Song, encoder: _Encoder) -> bool | None:
+    """Whether a song's file is of the same stems; None if there is no file."""
     if not path.exists():
         return None
     try:
         header = read_header(path)
     except LatentsError as error:
-        logger.warning("encoded anew: %s", error)
+        logger.warning("encoded again: %s", error)
         return False
     found = (header.store, header.content, header.sums)
     return found == (encoder.info, content_of(song), sums_of(song, encoder.partial_sums))

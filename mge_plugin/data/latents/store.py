@@ -1,21 +1,19 @@
-"""A folder of latents: where each song's file is, written whole, and the index of all.
+"""A folder of latents: a safetensors file per song, and an index of their headers.
 
     OUT/store.json                                    what all songs have in common
     OUT/index.json                                    the headers, so that they are read once
-    OUT/minislakh/train/Track00001.safetensors        a song, see song.py
-    OUT/shards/train-000000.tar                       the same in WebDataset shards, if asked for
+    OUT/minislakh/train/Track00001.safetensors        a song
+    OUT/shards/train-000000.tar                       the same in WebDataset shards (--shards)
 
-Nothing else is needed beside a song's file: index and store can be made anew from the headers.
-
-One song of latents: a safetensors file whose header says what it is.
+A song's file is complete: index and store can be written again from the files' headers.
 
 | tensor | shape | content |
 |---|---|---|
-| latents | (sum, frame, part, channel) | part 0 the mean, part 1 the deviation if it is kept |
+| latents | (sum, frame, part, channel) | part 0 the mean, part 1 the deviation if it is stored |
 | power | (stem, frame) float32 | mean square of the stem's samples of a frame |
 | silence | (part, channel) | the latents of a frame amid silence |
-| clap | (sum, grid, width) | an audio embedding every so many seconds, if there are any |
-| clap_silence | (width,) | that of silence |
+| clap | (sum, grid, width) | an audio embedding every few seconds, if there are any |
+| clap_silence | (width,) | the embedding of silence |
 
 A sum is some of the stems together: all (the mixture), one (a source) or all but one (its
 submixture). Each is stored once: of two stems, each is the other's submixture.
@@ -24,7 +22,6 @@ submixture). Each is stored once: of two stems, each is the other's submixture.
 import hashlib
 import json
 import logging
-import os
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,30 +36,43 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mge_plugin.config import ConfigError, read_json
-from mge_plugin.data.songs import Song
-from mge_plugin.data.triplets import Asked
-from mge_plugin.files import file_stem
+from mge_plugin.data.songs import Part, Song
+from mge_plugin.data.triplets import Format
+from mge_plugin.files import file_stem, read_index, remove_abandoned, stamp, write_file, write_index
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1  # of the files; another number cannot be read
 _HEADER = "mge_latents"  # the key of the header's metadata
+_ENDING = ".safetensors"
+_THREADS = 8  # headers read at a time: on a network disk each waits
 
 Sum = tuple[int, ...]  # numbers of stems
 
 
 class Tensors(Protocol):
-    """Gives a tensor, or what can be sliced like one without reading all of it."""
+    """Returns a tensor by name, or an object that can be sliced without reading all of it."""
 
     def __call__(self, name: str) -> Any: ...
+
+
+class LatentsError(ValueError):
+    """A file of latents that cannot be used, and why.
+
+    `path` is optional since a DataLoader rebuilds its workers' errors from the message alone.
+    """
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message if path is None else f"{path}: {message}")
+        self.path = path
 
 
 @dataclass(frozen=True)
 class GridInfo:
     """The audio embeddings of a store."""
 
-    fingerprint: str  # of the embedder's config and files
-    seconds: float  # that an embedding hears
+    fingerprint: str  # of the embedder's config, files and weights
+    seconds: float  # of audio in one embedding
     every: float  # seconds from one to the next
     width: int
 
@@ -74,11 +84,11 @@ class StoreInfo:
     autoencoder: str  # fingerprint of its config and weights
     sample_rate: int  # Hz
     audio_channels: int
-    ratio: int  # samples a frame
+    ratio: int  # samples per frame
     channels: int  # of the latents
     posterior: str  # full: mean and deviation; mean
     dtype: str
-    precision: str  # in which the encoder ran
+    precision: str  # of the encoder
     clap: GridInfo | None = None
 
     @classmethod
@@ -88,25 +98,25 @@ class StoreInfo:
         return cls(**{**values, "clap": None if clap is None else GridInfo(**clap)})
 
     def differences(self, other: "StoreInfo", names: tuple[str, ...] = ()) -> list[str]:
-        """A phrase for each value (of `names`, or of all) that `other` has another of."""
+        """A phrase for each value (of `names`, or of all) that differs from the other's."""
         names = names or tuple(field.name for field in fields(self))
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return [f"{n} is {a!r} and {b!r}" for n, (a, b) in pairs.items() if a != b]
 
-    def misfits(self, asked: Asked) -> list[str]:
-        """What keeps these latents from a model."""
+    def misfits(self, form: Format) -> list[str]:
+        """Why a model of this format cannot be trained on these latents."""
         pairs = {
-            "sample_rate": (asked.sample_rate, self.sample_rate),
-            "audio_channels": (asked.audio_channels, self.audio_channels),
+            "sample_rate": (form.sample_rate, self.sample_rate),
+            "audio_channels": (form.channels, self.audio_channels),
         }
         problems = [
             f"{name}: the model has {model}, the latents were made of audio with {ours}"
             for name, (model, ours) in pairs.items()
             if model != ours
         ]
-        if asked.sample_size % self.ratio:
+        if form.samples % self.ratio:
             problems.append(
-                f"sample_size {asked.sample_size} is not a whole number of latent frames of "
+                f"sample_size {form.samples} is not a whole number of latent frames of "
                 f"{self.ratio} samples"
             )
         return problems
@@ -114,11 +124,11 @@ class StoreInfo:
 
 @dataclass(frozen=True)
 class LatentStem:
-    """What is kept of a stem beside its sound."""
+    """A stem without its sound."""
 
     label: str
     path: str  # its first file, relative to the song's folder where it is inside
-    queryable: bool = True
+    queryable: bool = True  # may be the source
 
 
 @dataclass(frozen=True)
@@ -138,18 +148,12 @@ class LatentSong:
     mixture_only: bool = False
 
     @property
-    def sources(self) -> tuple[int, ...]:
-        """Numbers of the stems that may be asked for."""
-        asked = [i for i, stem in enumerate(self.stems) if stem.queryable]
-        return () if self.mixture_only else tuple(asked)
-
-    @property
     def every(self) -> Sum:
         """All stems: the mixture."""
         return tuple(range(len(self.stems)))
 
     def mixtures_with(self, stem: int) -> tuple[Sum, ...]:
-        """The encoded mixtures of which `stem` and the rest are encoded too."""
+        """The encoded mixtures with `stem` whose other stems together are encoded too."""
         encoded = set(self.sums)
         return tuple(
             mixture
@@ -158,7 +162,7 @@ class LatentSong:
         )
 
     def row(self, stems: Sum) -> int:
-        """Where a sum is in `latents` and `clap`."""
+        """The row of a sum in `latents` and `clap`."""
         return self.sums.index(stems)
 
     def to_json(self) -> str:
@@ -166,12 +170,12 @@ class LatentSong:
         return json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> "LatentSong":
-        """Read a header; one that is none raises ValueError."""
+    def from_json(cls, text: str | bytes) -> "LatentSong":
+        """Read a header; a text that is not one raises ValueError."""
         try:
             values = json.loads(text)
             if values.pop("format") != _FORMAT:
-                raise ValueError("it is of another format")
+                raise ValueError("another format of latents")
             values["stems"] = tuple(LatentStem(**stem) for stem in values["stems"])
             values["sums"] = tuple(tuple(stems) for stems in values["sums"])
             return cls(**{**values, "store": StoreInfo.read(values["store"])})
@@ -201,21 +205,25 @@ def sums_of(song: Song, partial_sums: int = 0) -> tuple[Sum, ...]:
 def content_of(song: Song) -> str:
     """A fingerprint of a song's stems: their labels and files, wherever the corpus is."""
     stems = [
-        [stem.label, stem.queryable, [_part(song, part) for part in stem.parts]]
+        [stem.label, stem.queryable, [_described(song, part) for part in stem.parts]]
         for stem in song.stems
     ]
     text = json.dumps([song.id, song.mixture_only, stems])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def relative_path(song: Song, path: Any) -> str:
-    """A file's place in the song's folder; its name where it is elsewhere."""
+def _described(song: Song, part: Part) -> list[Any]:
+    return [relative_path(song, part.path), part.sample_rate, part.num_frames, part.stream]
+
+
+def relative_path(song: Song, path: Path) -> str:
+    """A file's path in the song's folder; its name if it is elsewhere."""
     inside = path.is_relative_to(song.path) and path != song.path
     return path.relative_to(song.path).as_posix() if inside else path.name
 
 
-def tensors_problem(song: LatentSong, shapes: Mapping[str, Tensor]) -> str | None:
-    """In words, what is wrong with a file's tensors by name; None if nothing is."""
+def tensors_problem(song: LatentSong, tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the shapes of a song's tensors, if anything."""
     parts = 2 if song.store.posterior == "full" else 1
     expected = {
         "latents": (len(song.sums), song.frames, parts, song.store.channels),
@@ -223,30 +231,10 @@ def tensors_problem(song: LatentSong, shapes: Mapping[str, Tensor]) -> str | Non
         "silence": (parts, song.store.channels),
     }
     for name, shape in expected.items():
-        found = tuple(shapes[name].shape) if name in shapes else None
+        found = tuple(tensors[name].shape) if name in tensors else None
         if found != shape:
             return f"{name}: expected shape {shape}, found {found}"
     return None
-
-
-def _part(song: Song, part: Any) -> list[Any]:
-    return [relative_path(song, part.path), part.sample_rate, part.num_frames, part.stream]
-
-
-_ENDING = ".safetensors"
-SONG = "song"  # owner of the files of songs
-_THREADS = 8  # headers read at a time: on a network disk each waits
-
-
-class LatentsError(ValueError):
-    """A file of latents that cannot be used, and why.
-
-    `path` is optional since a DataLoader rebuilds its workers' errors from the message alone.
-    """
-
-    def __init__(self, message: str, path: Path | None = None) -> None:
-        super().__init__(message if path is None else f"{path}: {message}")
-        self.path = path
 
 
 @dataclass(frozen=True)
@@ -260,7 +248,7 @@ class Store:
         return self.root / safe_name(corpus) / safe_name(split) / f"{safe_name(song_id)}{_ENDING}"
 
     def info(self) -> StoreInfo | None:
-        """What its songs have in common, None of a new folder."""
+        """What its songs have in common, None for a new folder."""
         path = self.root / "store.json"
         if not path.is_file():
             return None
@@ -269,71 +257,49 @@ class Store:
         except TypeError as error:
             raise ConfigError(f"{path}: not the description of a store ({error})") from error
 
-    def claim(self, info: StoreInfo, owner: str) -> None:
-        """Begin or go on; latents made in another way must not be mixed and raise ConfigError."""
-        sweep(self.root, owner)
-        there = self.info()
-        if there is None:
-            text = json.dumps(asdict(info), indent=4)
-            _write_owned(self.root / "store.json", text.encode(), owner)
-        elif differences := there.differences(info):
+    def claim(self, info: StoreInfo) -> None:
+        """Start or resume; a folder of latents that differ in `info` raises ConfigError."""
+        remove_abandoned(self.root)
+        remove_abandoned(self.root, "*/*/.*.tmp")
+        present = self.info()
+        if present is None:
+            write_file(self.root / "store.json", json.dumps(asdict(info), indent=4).encode())
+        elif differences := present.differences(info):
             what = "; ".join(differences)
-            raise ConfigError(f"{self.root}: latents made in another way are there: {what}")
+            raise ConfigError(f"{self.root}: has latents made in another way: {what}")
 
     def write(self, path: Path, song: LatentSong, tensors: Mapping[str, Tensor]) -> None:
-        """Write a song's file, whole or not at all; the same content gives the same bytes.
+        """Write a song's file, whole or not at all; the same content gives the same bytes."""
+        write_file(path, save(dict(tensors), metadata={_HEADER: song.to_json()}))
 
-        One process alone writes a song, so what an earlier one left of it is written over.
-        """
-        content = save(dict(tensors), metadata={_HEADER: song.to_json()})
-        _write_owned(path, content, SONG)
-
-    def songs(self, owner: str | None = None) -> dict[Path, LatentSong]:
+    def songs(self) -> dict[Path, LatentSong]:
         """Every song by its file, in order; headers are remembered in `index.json`."""
-        remembered = self._remembered()
-        paths = sorted(self.root.glob(f"*/*/*{_ENDING}"))
-        stamps = {path: _stamp(path) for path in paths}
-        entries = {path: remembered.get(self._name(path), {}) for path in paths}
-        new = [path for path in paths if entries[path].get("stamp") != stamps[path]]
+        index = self.root / "index.json"
+        remembered = read_index(index)
+        files = sorted(self.root.glob(f"*/*/*{_ENDING}"))
+        paths = {path.relative_to(self.root).as_posix(): path for path in files}
+        stamps = {name: stamp(path)[:2] for name, path in paths.items()}
+        songs = {name: _remembered(remembered.get(name), stamps[name]) for name in paths}
+        new = [name for name, song in songs.items() if song is None]
         with ThreadPoolExecutor(_THREADS) as pool:
-            read = dict(zip(new, pool.map(read_header, new), strict=True))
-        songs = {
-            path: read[path] if path in read else LatentSong.from_json(entries[path]["song"])
-            for path in paths
-        }
+            songs |= zip(new, pool.map(read_header, (paths[name] for name in new)), strict=True)
         if new or len(remembered) > len(paths):
-            self._remember(songs, stamps, owner or f"pid{os.getpid()}")
-        return songs
+            entries = {n: {"stamp": stamps[n], "song": song.to_json()} for n, song in songs.items()}
+            write_index(index, entries)
+        return {paths[name]: song for name, song in songs.items()}
 
-    def _remembered(self) -> dict[str, dict[str, Any]]:
-        try:
-            entries = json.loads((self.root / "index.json").read_bytes())
-            return {name: {"stamp": e["stamp"], "song": e["song"]} for name, e in entries.items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            logger.warning("%s: index.json is made anew (%s)", self.root, error)
-            return {}
 
-    def _remember(
-        self, songs: Mapping[Path, LatentSong], stamps: Mapping[Path, Any], owner: str
-    ) -> None:
-        entries = {
-            self._name(path): {"stamp": stamps[path], "song": song.to_json()}
-            for path, song in songs.items()
-        }
-        try:
-            _write_owned(self.root / "index.json", json.dumps(entries).encode(), owner)
-        except OSError as error:
-            logger.warning("%s: the index is not kept (%s)", self.root, error.strerror or error)
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+def _remembered(entry: Any, stamp: list[int]) -> LatentSong | None:
+    """The song of an entry of the index, if its file has not changed."""
+    try:
+        return LatentSong.from_json(entry["song"]) if entry["stamp"] == stamp else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A song's file, of which only what is sliced is read; one that is broken raises."""
+    """A song's file, of which only what is sliced is read; a broken one raises LatentsError."""
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -346,7 +312,7 @@ def read_header(path: Path) -> LatentSong:
     with opened(path) as file:
         text = (file.metadata() or {}).get(_HEADER)
     if text is None:
-        raise LatentsError("holds no latents of `mge encode`", path)
+        raise LatentsError("has no latents of `mge encode`", path)
     try:
         return LatentSong.from_json(text)
     except ValueError as error:
@@ -354,25 +320,6 @@ def read_header(path: Path) -> LatentSong:
 
 
 def safe_name(text: str) -> str:
-    """A file name; one that had to be changed tells itself from others by a hash."""
+    """A file name; one that had to be changed gets a hash that distinguishes it from others."""
     name = file_stem(text)
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _write_owned(path: Path, content: bytes, owner: str) -> None:
-    """Like `write_file`, with a temporary name that tells who left it, see `sweep`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{owner}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def sweep(folder: Path, owner: str, name: str = "*") -> None:
-    """Remove what a killed `owner` has left of the file `name`, or of any, in `folder`."""
-    for path in folder.glob(f".{name}.{owner}.tmp"):
-        path.unlink(missing_ok=True)
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
