@@ -87,12 +87,14 @@ def read_index(path: Path) -> dict[str, Any]:
     """Entries that `write_index` kept, none if there are none; a broken file is logged."""
     try:
         entries = json.loads(path.read_bytes())
+        if not isinstance(entries, dict):
+            raise ValueError("not an object")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         logger.warning("%s: cannot be used, it is written again (%s)", path, error)
         return {}
-    return entries if isinstance(entries, dict) else {}
+    return entries
 
 
 def write_index(path: Path, entries: Mapping[str, Any]) -> None:

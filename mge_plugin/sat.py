@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -52,6 +52,12 @@ def count_finished_batch(checkpoint: dict[str, Any]) -> None:
     for span in ("current", "total"):
         if span in progress:
             progress[span]["completed"] = progress[span]["processed"]
+
+
+def batches_in_epoch(checkpoint: Mapping[str, Any]) -> int:
+    """How many batches of its epoch a Lightning checkpoint comes after."""
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    return progress.get("current", {}).get("completed", 0)
 
 
 def lora_options(config: dict[str, Any] | None, ckpt_path: str | None) -> dict[str, Any]:

@@ -33,6 +33,9 @@ MISSING_PYAV = "PyAV is needed to decode it: pip install 'mge-plugin[musdb]'"
 _FULL = 32767  # of 16 bits
 _BLOCK = 65_536  # samples read or written at a time
 _UNSURE = {"FLAC", "MP3", "OGG"}  # formats whose header may have a wrong length
+_GUESSING = {"MP3"}  # formats whose header only guesses it
+_UNKNOWN = 2**63 - 1  # libsndfile's length of a file whose header has none
+_MOST_CUT = 100  # a header that claims more times the samples that can be read is wrong
 _SAMPLE_RATES = range(1_000, 1_000_001)  # Hz; a header with another rate is damaged
 _LOUDEST = 100.0  # a peak above this is not audio but, for example, integers stored as floats
 _FLAC_CHANNELS, _FLAC_RATE = 8, 655_350  # at most, the rate in Hz
@@ -265,7 +268,13 @@ def _length(path: Path, file: _SoundFile) -> int:
         if len(probe.read(1)):
             return probe.frames
     with _SoundFile(_name(path)) as decoded:
-        return sum(map(len, _blocks(decoded)))
+        try:
+            counted = sum(map(len, _blocks(decoded)))
+        except sf.LibsndfileError:  # cut or damaged: windows before that place can be read
+            return min(file.frames, _MOST_CUT * decoded.tell())
+    if file.frames != _UNKNOWN and file.format not in _GUESSING:
+        logger.warning("%s: %d of %d samples can be read", path, counted, file.frames)
+    return counted
 
 
 def _blocks(file: _SoundFile) -> Iterator[np.ndarray]:

@@ -182,6 +182,7 @@ class ItemLoader(DataLoader):
         self._stream: _Stream = dataset if is_stream else self.sampler
         self._items = items
         self._batches: Iterator | None = None
+        self._done = 0
         self.position = 0
         len(self)
 
@@ -193,9 +194,9 @@ class ItemLoader(DataLoader):
             return batches
         raise _too_few(self._items, self.batch_size, ranks)
 
-    def seek(self, position: int) -> None:
-        """Continue after `position` items of all ranks together."""
-        self.position = position
+    def seek(self, position: int, batches: int = 0) -> None:
+        """Continue after `position` items of all ranks together, `batches` into an epoch."""
+        self.position, self._done = position, batches
         self._batches = self._iterator = None  # workers are started again
 
     def set_epoch(self, epoch: int) -> None:
@@ -208,7 +209,11 @@ class ItemLoader(DataLoader):
             self.seek(epoch * len(self) * self.batch_size * number_of_ranks())
 
     def __iter__(self) -> Iterator[tuple[Tensor, list[dict[str, Any]]]]:
-        for _ in range(len(self)):
+        count, self._done = len(self) - self._done, 0
+        return self._take(count)
+
+    def _take(self, count: int) -> Iterator[tuple[Tensor, list[dict[str, Any]]]]:
+        for _ in range(count):
             if self._batches is None:
                 self._stream.start(self.position)
                 self._batches = super().__iter__()

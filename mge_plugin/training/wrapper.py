@@ -20,7 +20,7 @@ from mge_plugin.data.order import ItemLoader
 from mge_plugin.models.autoencoder import encode_posterior, encode_tracks, is_vae
 from mge_plugin.models.mge import MGEModel
 from mge_plugin.models.noise import per_track
-from mge_plugin.sat import count_finished_batch, lora_options, train_loader
+from mge_plugin.sat import batches_in_epoch, count_finished_batch, lora_options, train_loader
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 from mge_plugin.training.conditioning import ConditioningModes, drop_tracks, training_embeddings
 from mge_plugin.training.objective import (
@@ -241,7 +241,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         self.items_seen = progress["items_seen"]
         loader = None if self._trainer is None else train_loader(self._trainer)
         if isinstance(loader, ItemLoader):
-            loader.seek(self.items_seen)
+            loader.seek(self.items_seen, batches_in_epoch(checkpoint))
 
 
 def _unwrapped(reals: Tensor) -> Tensor:

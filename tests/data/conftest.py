@@ -12,10 +12,11 @@ import soundfile as sf
 import yaml
 from torch.utils.data import DataLoader
 
+from mge_plugin.data.audio import audio_info, read_window
 from mge_plugin.data.corpora.index import read_corpus
 from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.data.dataset import create_mge_dataloader
-from mge_plugin.data.songs import IndexReport, Song
+from mge_plugin.data.songs import IndexReport, Part, Song
 
 RATE = 16_000
 SAMPLES = 1000  # of a loader's windows
@@ -173,6 +174,11 @@ def song_names() -> Callable[[DataLoader], list[str]]:
         return [Path(item["path"]).name for _, metadata in loader for item in metadata]
 
     return names
+
+
+def window_of(path: Path, start: int, frames: int, stream: int | None = None) -> np.ndarray:
+    """A window of a file that is indexed now."""
+    return read_window(Part(path, *audio_info(path, stream), stream), start, frames)
 
 
 def stereo_sines(count: int, samples: int, rate: int) -> np.ndarray:

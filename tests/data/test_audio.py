@@ -12,12 +12,12 @@ from mge_plugin.data.audio import (
     fit_length,
     loudness_db,
     read_audio,
-    read_window,
     resample,
     rms_db,
     to_channels,
     write_wav,
 )
+from tests.data.conftest import window_of
 
 RATE = 16_000
 
@@ -40,7 +40,7 @@ def test_a_window_is_the_file_with_zeros_on_both_sides(
     whole, rate = read_audio(path)
     assert rate == RATE and whole.shape == (channels, 1000) and whole.any()
     padded = np.pad(whole, ((0, 0), (100, 6000)))
-    window = read_window(path, start, frames)
+    window = window_of(path, start, frames)
     assert window.dtype == np.float32
     assert_array_equal(window, padded[:, 100 + start : 100 + start + frames])
 

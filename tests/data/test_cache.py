@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 from mge_plugin.data import cache as cache_module
 from mge_plugin.data.audio import AudioError, read_window
 from mge_plugin.data.cache import StemCache
+from mge_plugin.data.songs import Part
 from mge_plugin.data.triplets import Format, Window, make_triplet
 
 RATE = 16_000
@@ -70,13 +71,13 @@ def test_a_stem_of_another_rate_and_several_parts_is_kept_as_it_is_read(slakh, n
     (song,) = slakh.read()[0]
     cache = StemCache(tmp_path / "cache", RATE, 1)
     (kept,) = cache.build([song], workers=1)
-    whole = read_window(kept.stems[0].cached.path, 0, RATE)
+    whole = read_window(kept.stems[0].cached, 0, RATE)
     assert whole.shape == (1, RATE)
     assert kept.samples(RATE) == song.samples(RATE)
-    beyond = read_window(kept.stems[0].cached.path, RATE - 10, 30)
+    beyond = read_window(kept.stems[0].cached, RATE - 10, 30)
     assert_allclose(beyond[:, :10], whole[:, -10:])
     assert not beyond[:, 10:].any()
-    assert not read_window(kept.stems[0].cached.path, -50, 40).any()
+    assert not read_window(kept.stems[0].cached, -50, 40).any()
 
 
 def test_a_loud_stem_does_not_clip(slakh, noise, tmp_path):
@@ -85,7 +86,7 @@ def test_a_loud_stem_does_not_clip(slakh, noise, tmp_path):
     (kept,) = StemCache(tmp_path / "cache", RATE, 1).build([song], workers=1)
     stem = kept.stems[0]
     assert_allclose(
-        read_window(stem.cached.path, 0, 4000), read_window(stem.path, 0, 4000), atol=2e-4
+        read_window(stem.cached, 0, 4000), read_window(stem.parts[0], 0, 4000), atol=2e-4
     )
 
 
@@ -100,9 +101,7 @@ def test_nothing_is_decoded_twice_and_a_changed_file_is_decoded_again(corpus, tm
     os.utime(stem.path, ns=(1, 1))
     (kept, *_) = cache.build(corpus.read()[0], workers=1)
     assert len(files(cache.folder)) == len(before) + 1
-    assert_allclose(
-        read_window(kept.stems[0].cached.path, 0, 4000), noise(4000, 77)[None], atol=1e-4
-    )
+    assert_allclose(read_window(kept.stems[0].cached, 0, 4000), noise(4000, 77)[None], atol=1e-4)
 
 
 def test_a_file_of_another_time_is_another_file_though_its_size_is_the_same(corpus, tmp_path):
@@ -152,7 +151,7 @@ def test_a_killed_build_is_finished_by_the_next(corpus, tmp_path, started):
     whole = [path for path in files(folder) if not path.name.startswith(".")]
     assert len(whole) == 12
     for path in whole:
-        assert read_window(path, 0, 4000).any()
+        assert read_window(Part(path, RATE, 4000), 0, 4000).any()
 
 
 def test_what_a_killed_run_left_half_written_is_removed(corpus, tmp_path):
@@ -194,7 +193,7 @@ def test_a_stem_is_kept_as_its_windows_are_read(slakh, noise, tmp_path, monkeypa
     song = slakh.read()[0][0]
     both = replace(song.stems[0], parts=(*song.stems[0].parts, *song.stems[1].parts))
     cache = StemCache(tmp_path / "cache", RATE, 1)
-    monkeypatch.setattr(cache_module, "BLOCK", 3000)
+    monkeypatch.setattr(cache_module, "_BLOCK", 3000)
     kept = cache.decoded(both)
     form = Format(RATE, 4000, 1)
     for start in (0, 2500, 11_000):
@@ -228,12 +227,12 @@ def test_a_damaged_file_of_the_cache_is_an_error_with_its_name(tmp_path):
     path = tmp_path / "x.stem.safetensors"
     path.write_bytes(b"half")
     with pytest.raises(AudioError, match=r"x\.stem\.safetensors: not a decoded stem"):
-        read_window(path, 0, 10)
+        read_window(Part(path, RATE, 10), 0, 10)
 
 
 def test_silence_is_kept(slakh, tmp_path):
     slakh.song(stems=[slakh.stem(np.zeros(4000)), slakh.stem(np.zeros(4000), 33)])
     (song,) = slakh.read()[0]
     (kept,) = StemCache(tmp_path, RATE, 1).build([song], workers=1)
-    assert not read_window(kept.stems[0].cached.path, 0, 4000).any()
+    assert not read_window(kept.stems[0].cached, 0, 4000).any()
     assert isinstance(kept.stems[0].cached.path, Path)

@@ -24,7 +24,8 @@ SONG = Song("a", Path("a"), "train", tuple(stem(name, i) for i, name in enumerat
 def drawn(song=SONG, times=3000, **section):
     config = parse_section(SourceConfig, section, "source")
     rng = np.random.default_rng(0)
-    return [choose_source(song, rng, config) for _ in range(times)]
+    draws = [choose_source(song, rng, config) for _ in range(times)]
+    return [(tuple(song.stems[i] for i in numbers), group) for numbers, group in draws]
 
 
 def shares(draws):

@@ -7,13 +7,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from mge_plugin.data.audio import (
-    PRE_ROLL,
+    _PRE_ROLL,
     AudioError,
     audio_info,
     read_audio,
-    read_window,
     stream_infos,
 )
+from tests.data.conftest import window_of
 
 RATE = 44_100
 SAMPLES = 60_000
@@ -44,23 +44,23 @@ def test_a_stream_decodes_to_its_own_samples_without_the_encoders_delay(stems, s
 
 
 @pytest.mark.parametrize(
-    "start", [-100, 0, 1, 1023, PRE_ROLL, PRE_ROLL + 1, 20_000, 33_333, SAMPLES - 500, SAMPLES]
+    "start", [-100, 0, 1, 1023, _PRE_ROLL, _PRE_ROLL + 1, 20_000, 33_333, SAMPLES - 500, SAMPLES]
 )
 def test_a_window_is_a_slice_of_the_whole_stream(stems, start):
     path, _ = stems
     whole = np.pad(read_audio(path, 2)[0], ((0, 0), (100, 5000)))
-    window = read_window(path, start, 4000, 2)
+    window = window_of(path, start, 4000, 2)
     assert_allclose(window, whole[:, 100 + start : 4100 + start], atol=2e-5, rtol=0)
     assert window.any() == (start < SAMPLES)
 
 
 def test_a_window_beyond_the_end_is_silent(stems):
-    assert_array_equal(read_window(stems[0], 10 * SAMPLES, 10), np.zeros((2, 10)))
+    assert_array_equal(window_of(stems[0], 10 * SAMPLES, 10), np.zeros((2, 10)))
 
 
 def test_a_stream_that_is_not_there_is_named(stems):
     with pytest.raises(AudioError, match=r"\.stem\.mp4: has 5 audio streams, no number 5"):
-        read_window(stems[0], 0, 10, 5)
+        window_of(stems[0], 0, 10, 5)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", None])
@@ -68,7 +68,7 @@ def test_a_file_that_is_no_container_is_named(tmp_path, content):
     path = tmp_path / "a.m4a"
     if content is not None:
         path.write_bytes(content)
-    for read in (audio_info, read_audio, lambda path: read_window(path, 0, 10)):
+    for read in (audio_info, read_audio, lambda path: window_of(path, 0, 10)):
         with pytest.raises(AudioError, match=r"a\.m4a: not readable as audio \(.+\)"):
             read(path)
 
@@ -97,4 +97,4 @@ def test_lossless_streams_of_whole_numbers_become_float32(tmp_path, noise):
             frame.sample_rate, frame.pts = RATE, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    assert_allclose(read_window(path, 9000, 5000), audio[:, 9000:14_000], atol=2**-15, rtol=0)
+    assert_allclose(window_of(path, 9000, 5000), audio[:, 9000:14_000], atol=2**-15, rtol=0)

@@ -89,8 +89,7 @@ def test_an_epoch_is_as_long_as_asked_and_epochs_go_through_all_windows(
     loader = corpus.loader(epoch_items=epoch_items, batch_size=1, shuffle=True)
     assert len(loader) == epoch_items
     songs = []
-    for epoch in range(4):
-        loader.sampler.set_epoch(epoch)
+    for _ in range(4):
         songs += song_names(loader)
     assert len(songs) == 4 * epoch_items
     assert {songs.count(song) for song in songs} == {epoch_items}  # 4 songs of one length
@@ -120,17 +119,15 @@ def test_seed_and_item_alone_decide_a_triplet_in_any_number_of_workers_and_proce
 def test_seeds_and_epochs_give_other_triplets(corpus, digests):
     loader = corpus.loader()
     first = digests(loader)
-    assert digests(loader) == first
-    loader.sampler.set_epoch(1)
     second = digests(loader)
     assert len({*first, *second, *digests(corpus.loader(seed=1))}) == 3 * 16
-    assert digests(loader) == second
+    loader.seek(0)
+    assert digests(loader) == first
 
 
 def test_without_shuffling_every_epoch_is_the_same(corpus, digests, song_names):
     loader = corpus.loader(shuffle=False)
     first = digests(loader)
-    loader.sampler.set_epoch(5)
     assert digests(loader) == first
     assert song_names(loader) == sorted(song_names(loader))
 
@@ -138,6 +135,6 @@ def test_without_shuffling_every_epoch_is_the_same(corpus, digests, song_names):
 def test_an_interrupted_epoch_goes_on_with_the_next_batch(corpus, digests):
     whole = digests(corpus.loader(workers=1))
     loader = corpus.loader(workers=1)
-    loader.sampler.skip(8)
+    loader.seek(8, batches=2)
     assert digests(loader) == whole[8:]
-    assert digests(loader) == whole
+    assert len(digests(loader)) == len(whole)

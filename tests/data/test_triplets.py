@@ -25,11 +25,15 @@ def song_of(slakh):
 
 
 def _triplet(song, start=0, form=FORM, source=0):
-    return make_triplet(Window(song, (song.stems[source],), start), form)
+    return make_triplet(Window(song, (source,), start), form)
 
 
-def _rng(seed=0):
-    return np.random.default_rng(seed)
+def _drawn(song, seed=0):
+    def sounds(stem, start):
+        return stem_sounds(song.stems[stem], start, FORM)
+
+    rng = np.random.default_rng(seed)
+    return draw_window(song, last_start(song, FORM), sounds, rng, SourceConfig())
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
@@ -119,7 +123,7 @@ def test_a_window_is_the_same_as_one_of_the_whole_resampled_file(
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_what_lies_beyond_the_end_of_a_song_is_silent(slakh, song_of, noise, rate):
     song = song_of(*[slakh.stem(noise(rate // 8, seed), 0, rate) for seed in range(2)])
-    assert {draw_window(song, FORM, _rng(seed)).start for seed in range(5)} == {0}
+    assert {_drawn(song, seed).start for seed in range(5)} == {0}
     audio = _triplet(song, 0).audio[:, 0]
     whole = resample(read_audio(song.stems[0].path)[0], rate, RATE)[0]
     assert len(whole) == 2000 and np.abs(whole).min() > 0
@@ -133,20 +137,20 @@ def test_a_short_stem_is_silent_after_its_end_and_the_longer_go_on(slakh, song_o
     _, submixture, source = _triplet(song, 2000).audio[:, 0]
     assert_array_equal(source, np.pad(noise(3000)[2000:], (0, 3000)))
     assert_array_equal(submixture, noise(9000, 1)[2000:6000])
-    starts = {draw_window(song, FORM, _rng(seed)).start for seed in range(200)}
+    starts = {_drawn(song, seed).start for seed in range(200)}
     assert max(starts) > 4000  # the longest stem decides where windows lie
 
 
 def test_offsets_reach_from_the_first_to_the_last_sample(slakh, song_of, noise):
     song = song_of(*[slakh.stem(noise(4003, seed)) for seed in range(2)])
-    starts = {draw_window(song, FORM, _rng(seed)).start for seed in range(60)}
+    starts = {_drawn(song, seed).start for seed in range(60)}
     assert starts == {0, 1, 2, 3}
 
 
 def test_every_stem_is_the_source_equally_often(slakh, song_of, noise):
     song = song_of(*[slakh.stem(noise(4000, seed)) for seed in range(4)])
-    drawn = [draw_window(song, FORM, _rng(seed)).sources[0] for seed in range(400)]
-    counts = [drawn.count(stem) for stem in song.stems]
+    drawn = [_drawn(song, seed).sources[0] for seed in range(400)]
+    counts = [drawn.count(stem) for stem in range(4)]
     assert sum(counts) == 400 and min(counts) > 70  # binomial(400, 1/4): 100 +- 9
 
 
@@ -154,7 +158,7 @@ def test_the_source_of_a_window_sounds_where_it_can(slakh, song_of, noise):
     rests = noise(40_000)
     rests[:10_000] = 0  # 10 tries all fail once in about 10 ** 7 windows
     song = song_of(slakh.stem(rests), slakh.stem(rests))
-    starts = [draw_window(song, FORM, _rng(seed)).start for seed in range(100)]
+    starts = [_drawn(song, seed).start for seed in range(100)]
     assert min(starts) > 10_000 - 4000
     assert all(_triplet(song, start).labels[Track.SOURCE] for start in starts)
 
@@ -166,12 +170,12 @@ def test_a_source_that_never_sounds_is_tried_ten_times_and_taken(
     song = song_of(slakh.stem(silent, 33), slakh.stem(silent, 0))
     starts = []
 
-    def read(path, start, frames, stream=None):
+    def read(part, start, frames):
         starts.append(start)
         return np.zeros((1, frames), dtype=np.float32)
 
     monkeypatch.setattr(triplets, "read_window", read)
-    window = draw_window(song, FORM, _rng())
+    window = _drawn(song)
     assert len(starts) == MAX_TRIES == 10 and len(set(starts)) > 5
     assert window.start == starts[-1]
 
@@ -227,7 +231,7 @@ def test_a_window_of_a_long_file_is_read_without_the_rest_of_it(
 ):
     lengths = []
 
-    def read(path, start, frames, stream=None):
+    def read(part, start, frames):
         lengths.append(frames)
         return np.zeros((1, frames), dtype=np.float32)
 

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.latents.dataset import LatentForm, LatentWindow, cut
+from mge_plugin.data.latents.dataset import LatentsConfig, LatentsEntry, cut
 from mge_plugin.data.latents.encode import create_grid, embedder_fingerprint
+from mge_plugin.data.triplets import Window
+from mge_plugin.models.checkpoints import CheckpointError
 from mge_plugin.models.conditioning import CONDITIONERS
 from tests.encoding.tiny import RATE, RATIO, model_config
 
@@ -62,12 +64,17 @@ def test_every_grid_point_is_the_embedding_of_its_window(three, encoded):
     assert song.store.clap.seconds == 1024 / RATE and song.store.clap.every == 0.1
 
 
+def item_of(window, tensors):
+    config = LatentsConfig("mge_latents", (LatentsEntry("songs", "here"),))
+    rng = np.random.default_rng(0)
+    return cut(window, tensors.__getitem__, config, 1024 // RATIO, {0, 1, 2}, rng)[1]
+
+
 @pytest.mark.parametrize("start, place", [(0, 0), (6, 0), (7, 1), (100, 8), (168, 13), (190, 13)])
 def test_an_item_has_the_embeddings_nearest_to_its_window(encoded, start, place):
     path = encoded.song_path("songs", "train", "c")
     song, tensors = encoded.songs()[path], load_file(path)
-    window = LatentWindow(song, song.every, 1, start, (0, 1, 2))
-    _, item = cut(window, tensors.__getitem__, LatentForm(1024 // RATIO), np.random.default_rng(0))
+    item = item_of(Window(song, (1,), start), tensors)
     for label, stems in {"mixture": (0, 1, 2), "submixture": (0, 2), "source": (1,)}.items():
         expected = tensors["clap"][song.row(stems), place]
         assert torch.equal(item["audio_embedding"][label], expected)
@@ -76,8 +83,7 @@ def test_an_item_has_the_embeddings_nearest_to_its_window(encoded, start, place)
 def test_a_silent_source_is_embedded_as_silence(encoded):
     path = encoded.song_path("songs", "train", "c")
     song, tensors = encoded.songs()[path], load_file(path)
-    window = LatentWindow(song, song.every, None, 0, (0, 1, 2), absent="violin")
-    _, item = cut(window, tensors.__getitem__, LatentForm(32), np.random.default_rng(0))
+    item = item_of(Window(song, (), 0, "violin"), tensors)
     assert torch.equal(item["audio_embedding"]["source"], torch.zeros(WIDTH))
     assert item["prompt"]["source"] == "The sound of the violin"
 
@@ -89,11 +95,13 @@ def test_a_model_that_does_not_hear_or_is_told_not_to_has_none(three, run, confi
         assert all("clap" not in load_file(path) for path in store.songs())
 
 
-def test_two_conditioners_that_hear_are_refused(config):
+def test_two_conditioners_that_embed_audio_are_refused(config, tmp_path):
     entries = config["model"]["conditioning"]["configs"]
     entries.append(entries[0] | {"id": "style"})
-    with pytest.raises(ConfigError, match=r"one conditioner that hears, found \['prompt', 'style'"):
-        create_grid(config, 2.0)
+    with pytest.raises(
+        ConfigError, match=r"one conditioner that embeds audio, found \['prompt', 'style'"
+    ):
+        create_grid(config, tmp_path / "no.ckpt", 2.0)
 
 
 def test_embeddings_of_other_models_are_not_mixed(three, run, config, encoded):
@@ -105,10 +113,44 @@ def test_the_fingerprint_goes_by_what_files_hold(tmp_path):
     def told(name, content, **options):
         path = tmp_path / name
         path.write_text(json.dumps(content))
-        return embedder_fingerprint(
-            {"type": "mge_clap", "config": {"ckpt_path": str(path)} | options}
-        )
+        entry = {"type": "mge_clap", "config": {"ckpt_path": str(path)} | options}
+        return embedder_fingerprint(entry, torch.nn.Module())
 
     first = told("a.pt", 1)
     assert told("b.pt", 1) == first == told("c.pt", 1, cache_dir="anywhere")
     assert told("b.pt", 2) != first != told("c.pt", 1, audio_model="HTSAT-tiny")
+
+
+def text_audio_config():
+    config = model_config()
+    entry = config["model"]["conditioning"]["configs"][0]
+    entry |= {"type": "mge_text_audio", "config": {"channels": 8, "bands": 16, "words": 32}}
+    return config
+
+
+def test_an_embedders_weights_are_those_of_the_models_checkpoint(
+    three, run, new_model, ckpt, tmp_path
+):
+    """Of a whole model, plain or in a training checkpoint; random ones are refused."""
+    config = text_audio_config()
+    model = new_model(config, seed=1)
+    state = model.state_dict()
+    torch.save({"state_dict": state}, tmp_path / "model.ckpt")
+    wrapped = {f"diffusion.{name}": tensor for name, tensor in state.items()}
+    torch.save({"state_dict": wrapped}, tmp_path / "training.ckpt")
+    embedder = model.conditioner.conditioners["prompt"].embedder
+    fingerprints = set()
+    for name in ("model", "training"):
+        store, _ = run(three, name, config, tmp_path / f"{name}.ckpt", clap_every=0.1)
+        path = store.song_path("songs", "train", "c")
+        song, clap = store.songs()[path], load_file(path)["clap"]
+        audio = sf.read(three.root / "train" / "c" / song.stems[0].path, dtype="float32")[0][:1024]
+        expected = embedder.embed_audio([(torch.from_numpy(audio), RATE)])[0]
+        assert_close(clap[song.row((0,)), 0], expected, atol=1e-4, rtol=0)
+        fingerprints.add(store.info().clap.fingerprint)
+    assert len(fingerprints) == 1
+    torch.save({"state_dict": new_model(config, seed=2).state_dict()}, tmp_path / "other.ckpt")
+    other = create_grid(config, tmp_path / "other.ckpt", 0.1)
+    assert other.fingerprint not in fingerprints
+    with pytest.raises(CheckpointError, match="'prompt' .*random"):
+        run(three, "random", config, ckpt)

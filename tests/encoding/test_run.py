@@ -69,7 +69,7 @@ def test_what_is_cut_or_made_of_other_files_is_encoded_anew(three, run):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"weights": 1}, "latents made in another way are there: autoencoder is '"),
+        ({"weights": 1}, "has latents made in another way: autoencoder is '"),
         ({"dtype": "float16"}, "dtype is 'float32' and 'float16'"),
         ({"posterior": "mean"}, "posterior is 'full' and 'mean'"),
     ],
@@ -133,9 +133,10 @@ def test_a_killed_run_goes_on_and_leaves_nothing_behind(corpus, run, ckpt, tmp_p
     assert process.wait() == -signal.SIGKILL
     done = len(list(cut.root.rglob("*.safetensors")))
     assert 3 <= done < 12
-    path = cut.song_path("songs", "train", "song 9")
-    path.with_name(f".{path.name}.song.tmp").write_bytes(b"half")  # as a kill while writing leaves
-    (cut.root / ".index.json.rank0.tmp").write_bytes(b"half")
+    halves = [cut.root / ".half.tmp", cut.root / "songs" / "train" / ".half.tmp"]
+    for half in [*halves, *cut.root.rglob(".*.tmp")]:
+        half.write_bytes(b"half")  # as a kill while writing leaves, an hour ago
+        os.utime(half, (0, 0))
     _, report = run(corpus, "cut")
     assert (report.encoded, report.present) == (12 - done, done)
     assert files(cut) == files(whole)

@@ -55,8 +55,8 @@ def test_latents_are_those_that_training_encodes(three, run, ckpt, rate):
     header, tensors = store.songs()[path], load_file(path)
     form = Format(RATE, header.frames * RATIO, 1)
     pretransform = open_autoencoder(vae_config(), ckpt)
-    for i, stem in enumerate(song.stems):
-        triplet = make_triplet(Window(song, (stem,), 0), form)
+    for i in range(len(song.stems)):
+        triplet = make_triplet(Window(song, (i,), 0), form)
         audio = torch.from_numpy(triplet.audio)[None] / triplet.gain
         mean, deviation = encode_posterior(pretransform, audio)
         assert_close(mean, encode_tracks(pretransform, audio))

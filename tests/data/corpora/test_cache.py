@@ -86,7 +86,7 @@ def test_a_damaged_cache_is_made_anew_with_a_note(index, songs, tmp_path, conten
     path.write_bytes(content)
     assert index("folder", songs, tmp_path / "cache") == first
     assert json.loads(path.read_bytes()) == json.loads(good)
-    assert ("made anew" in caplog.text) == (content != b'{"x": 1}')
+    assert ("written again" in caplog.text) == (content != b'{"x": 1}')
 
 
 @pytest.mark.parametrize("key", ["stamp", "stems", "origin", "report"])

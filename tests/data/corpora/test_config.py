@@ -25,7 +25,7 @@ from mge_plugin.data.dataset import TripletsConfig
             "d: test_share: an option of type 'moisesdb' or 'medleydb' or 'folder', "
             "not of 'musdb18'",
         ),
-        ({"weight": 0}, "d: weight: expected a number above 0, found 0.0"),
+        ({"weight": "same"}, "d.weight: unknown value 'same', known: equal"),
         (
             {"labels": ["a"], "exclude_labels": ["b"]},
             "d: labels and exclude_labels: expected one of them, found both",
@@ -61,10 +61,23 @@ def test_the_docs_name_every_key():
     assert [f.name for f in dataclasses.fields(CorpusConfig) if f.name not in text] == []
 
 
-def test_weights_are_for_all_corpora_or_for_none():
-    entries = [{"id": name, "path": "p"} for name in ("a", "b")]
+@pytest.mark.parametrize(
+    ("first", "second", "wrong"),
+    [
+        ({}, {}, None),
+        ({"weight": "equal"}, {"weight": "equal"}, None),
+        ({"weight": 1}, {"weight": 0.5}, None),
+        ({"weight": 2}, {}, "missing for b"),
+        ({"weight": 1}, {"weight": 0}, "datasets: b: weight: expected a number above 0"),
+        ({"weight": 1}, {"weight": "equal"}, "weight: .* found both"),
+        ({"id": "b"}, {}, "datasets: id 'b' is used twice"),
+    ],
+)
+def test_weights_are_numbers_for_all_equal_for_all_or_none(first, second, wrong):
+    entries = [{"id": "a", "path": "p"} | first, {"id": "b", "path": "p"} | second]
     section = {"dataset_type": "mge_triplets", "datasets": entries}
-    parse_section(TripletsConfig, section, "d")
-    entries[0]["weight"] = 2
-    with pytest.raises(ConfigError, match=r"weight: expected for every corpus or for none, .* b"):
+    if wrong is None:
+        parse_section(TripletsConfig, section, "d")
+        return
+    with pytest.raises(ConfigError, match=wrong):
         parse_section(TripletsConfig, section, "d")

@@ -56,10 +56,10 @@ def test_what_is_no_stem_is_left_out_and_counted(index, write, tmp_path, labels)
     corpus = index("folder", tmp_path)
     assert labels(corpus) == {"song": ["a", "b"]}
     assert {reason: len(places) for reason, places in corpus.report.left_out.items()} == {
-        "file outside of a song's folder (mixture_only: true takes it for a song)": 1,
+        "file outside of a song's folder (with mixture_only: true it is a song)": 1,
         "file that is not read as audio (.jpg)": 2,
         "file that is not read as audio (no ending)": 1,
-        "file that holds the mixture, which is the sum of stems": 1,
+        "file of the mixture, which is the sum of stems": 1,
         "unreadable stem": 1,
         "song with fewer than 2 stems, too few for a triplet": 1,
     }

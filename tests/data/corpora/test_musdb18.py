@@ -45,8 +45,8 @@ def test_a_song_is_four_streams_of_its_file_and_other_is_never_asked_for(index, 
 
 def test_a_triplet_of_a_container_is_the_sum_of_its_streams(index, packed):
     (song,) = index("musdb18", packed, split="test").songs
-    triplet = make_triplet(Window(song, (song.stems[1],), 2000), Format(44_100, 4000, 2))
-    streams = [read_window(song.path, 2000, 4000, n) for n in (1, 2, 3, 4)]
+    triplet = make_triplet(Window(song, (1,), 2000), Format(44_100, 4000, 2))
+    streams = [read_window(stem.parts[0], 2000, 4000) for stem in song.stems]
     assert_array_equal(triplet.audio[Track.SOURCE], streams[1])
     np.testing.assert_allclose(triplet.audio[Track.MIXTURE], sum(streams), atol=1e-6)
 

@@ -6,7 +6,7 @@ import pytest
 from mge_plugin.config import ConfigError
 from mge_plugin.data.corpora.reader import CorpusConfig
 from mge_plugin.data.corpora.select import label_in_words
-from mge_plugin.data.triplets import Format, draw_window, make_triplet
+from mge_plugin.data.triplets import Format, SourceConfig, draw_window, make_triplet
 from mge_plugin.tracks import Track
 
 CONFIG = CorpusConfig("c", "p", label_map={"vox": "vocals", "keyboards": "synth", "FX": "other"})
@@ -58,13 +58,15 @@ def test_other_is_heard_in_the_submixture_and_never_drawn_as_the_source(index, s
     (song, _) = index("folder", songs).songs
     form = Format(16_000, 400, 1)
     for seed in range(30):
-        triplet = make_triplet(draw_window(song, form, np.random.default_rng(seed)), form)
+        rng = np.random.default_rng(seed)
+        window = draw_window(song, 0, lambda stem, start: True, rng, SourceConfig())
+        triplet = make_triplet(window, form)
         assert "other" not in triplet.labels[Track.SOURCE]
         assert "other" in triplet.labels[Track.SUBMIXTURE]
 
 
 def test_songs_of_which_nothing_may_be_asked_are_left_out(index, songs):
-    with pytest.raises(ConfigError, match="song without a stem that may be asked for"):
+    with pytest.raises(ConfigError, match="song without a stem that may be the source"):
         index("folder", songs, label_map=dict.fromkeys(("bass", "drums", "flute"), "unknown"))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.latents import dataset as windows
-from mge_plugin.data.latents.dataset import LatentForm, cut, draw_window
+from mge_plugin.data.latents.dataset import LatentsConfig, LatentsEntry, cut_item
 from mge_plugin.data.triplets import SourceConfig
 from tests.data.latents.handmade import (
     CHANNELS,
@@ -34,10 +34,10 @@ def digests(loader):
     return [hashlib.sha256(real.numpy()).hexdigest() for real, _ in items_of(loader)]
 
 
-def item_of(song, tensors, seed=0, **form):
-    rng, form = np.random.default_rng(seed), LatentForm(FRAMES, **form)
-    window = draw_window(song, tensors.__getitem__, form, rng)
-    reals, item = cut(window, tensors.__getitem__, form, rng)
+def item_of(song, tensors, seed=0, labels=(), **options):
+    config = LatentsConfig("mge_latents", (LatentsEntry("songs", "here"),), **options)
+    rng = np.random.default_rng(seed)
+    reals, item = cut_item(song, tensors.__getitem__, config, FRAMES, labels, rng)
     return reals.unflatten(0, (3, CHANNELS)), item
 
 
@@ -117,10 +117,8 @@ def test_seed_and_item_alone_decide(loader):
     assert digests(loader(seed=3, workers=2)) == alone
     assert digests(loader(seed=4)) != alone
     again = loader(seed=3)
-    again.sampler.set_epoch(1)
-    assert digests(again) != alone
-    again.sampler.set_epoch(0)
-    again.sampler.skip(6)
+    assert digests(again) == alone != digests(again)
+    again.seek(6, batches=3)
     assert digests(again) == alone[6:]
 
 
@@ -162,7 +160,7 @@ def test_stems_that_may_not_be_asked_sound_but_are_no_source():
 def test_labels_may_be_asked_equally_often():
     song, tensors = make_song(labels=("bass", "piano", "piano", "piano"))
     for choose, share in {"stems": 0.25, "labels": 0.5}.items():
-        config = LatentForm(FRAMES).source.__class__(choose=choose)
+        config = SourceConfig(choose=choose)
         items = [item_of(song, tensors, seed, source=config)[1] for seed in range(400)]
         asked = [item["labels"]["source"] == ["bass"] for item in items]
         assert np.mean(asked) == pytest.approx(share, abs=0.07)
@@ -209,7 +207,7 @@ def test_a_mixture_alone_trains_mixture_and_submixture():
 def test_the_posterior_is_drawn_anew_by_item_or_its_mean_is_taken():
     song, tensors = make_song(frames=400)
     tensors["latents"][:, :, 1] = 2.0
-    mean, _ = item_of(song, tensors, draw=False)
+    mean, _ = item_of(song, tensors, posterior="mean")
     draws = torch.stack([item_of(song, tensors, seed)[0][:, 2] for seed in range(200)])
     assert draws.std().item() == pytest.approx(2.0, abs=0.1)
     assert abs(draws.mean().item()) < 0.1
@@ -223,14 +221,14 @@ def test_a_file_that_breaks_is_told_once_and_another_song_stands_in(store, loade
     path.write_bytes(path.read_bytes()[:500])
     items = items_of(opened)
     assert len(items) == 40 and not any("two" in item["path"] for _, item in items)
-    assert caplog.text.count("left out, another song stands in") == 1
+    assert caplog.text.count("another song replaces it") == 1
 
 
 def test_when_nothing_can_be_read_training_ends(store, loader):
     opened = loader()
     for path in store.songs():
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="20 files of latents in a row cannot be read"):
+    with pytest.raises(ValueError, match="20 songs in a row cannot be read"):
         next(iter(opened))
 
 
@@ -243,7 +241,7 @@ def test_when_nothing_can_be_read_training_ends(store, loader):
         ),
         ({"channels": 2}, "audio_channels: the model has 2, the latents .* with 1"),
         ({"size": 85}, "sample_size 85 is not a whole number of latent frames of 10 samples"),
-        ({"batch_size": 17}, "16 windows of 0.08 s are fewer than one batch of 17"),
+        ({"batch_size": 17}, "16 items per epoch are fewer than one batch of 17"),
         ({"datasets": []}, "datasets: expected one entry or more"),
         ({"datasets": [{"id": "a"}]}, "path and shards: expected one of them"),
         ({"datasets": [{"id": "a", "path": "/nowhere"}]}, "'a': no such folder '/nowhere'"),
