@@ -8,12 +8,10 @@ describe       an item's metadata
 Latents choose their windows here too (`mge_plugin.data.latents.dataset`).
 """
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cache
 from math import ceil, floor
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
@@ -25,8 +23,6 @@ from mge_plugin.data.audio import read_window, resample, rms_db, to_channels
 from mge_plugin.data.songs import Song, Stem
 from mge_plugin.prompts import label_prompt
 from mge_plugin.tracks import NUM_TRACKS, Track
-
-logger = logging.getLogger(__name__)
 
 MAX_TRIES = 10  # windows drawn for a source that sounds (paper, section E.1)
 _MAX_DB = 60  # of a gain, up or down
@@ -400,20 +396,11 @@ def _read_stem(stem: Stem, start: int, form: Format) -> tuple[dict[int, np.ndarr
     by_rate: dict[int, np.ndarray] = {}
     for part in stem.read_from:
         span = _span(part.sample_rate, start, form)
-        read = read_window(part, span.first, span.frames)
-        samples = to_channels(read, form.channels)
-        if samples is not read and rms_db(samples) <= form.silence_db < rms_db(read):
-            _report_cancelling(part.path)
+        samples = to_channels(read_window(part, span.first, span.frames), form.channels)
         by_rate[part.sample_rate] = by_rate.get(part.sample_rate, 0) + samples
     windows = {rate: _span(rate, start, form).window for rate in by_rate}
     levels = [rms_db(by_rate[rate][:, window]) for rate, window in windows.items()]
     return by_rate, max(levels) > form.silence_db
-
-
-@cache
-def _report_cancelling(path: Path) -> None:
-    """Log, once per file and process, that it is silent for the model but not in the file."""
-    logger.warning("%s: its channels cancel each other in the mean, which is silent", path)
 
 
 def _cut(samples: np.ndarray, rate: int, start: int, form: Format) -> np.ndarray:

@@ -113,13 +113,13 @@ def test_seeking_continues_with_any_batch_size(workers):
 
 
 def test_too_few_items_for_all_ranks_are_an_error_not_an_empty_epoch(on_rank):
-    with pytest.raises(ConfigError, match="12 items .* one batch of 13"):
+    with pytest.raises(ConfigError, match=r"12 items .* one batch of 13"):
         _loader(batch_size=13)
-    with pytest.raises(ConfigError, match="12 items .* one batch of 13"):
+    with pytest.raises(ConfigError, match=r"12 items .* one batch of 13"):
         _loader(batch_size=13, shuffle=False)
     loader = _loader(batch_size=4)  # SAT builds it before its processes are connected
     on_rank(0, 4)
-    with pytest.raises(ConfigError, match="12 items .* one batch of 4 on each of 4 ranks"):
+    with pytest.raises(ConfigError, match=r"12 items .* one batch of 4 on each of 4 ranks"):
         len(loader)
 
 

@@ -6,7 +6,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from mge_plugin.data import triplets
 from mge_plugin.data.audio import read_audio, resample
-from mge_plugin.data.triplets import MAX_TRIES, Format, Window, draw_window, make_triplet
+from mge_plugin.data.triplets import (
+    MAX_TRIES,
+    Format,
+    SourceConfig,
+    Window,
+    draw_window,
+    last_start,
+    make_triplet,
+    stem_sounds,
+)
 from mge_plugin.tracks import Track
 
 RATE = 16_000

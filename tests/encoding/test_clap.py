@@ -152,5 +152,5 @@ def test_an_embedders_weights_are_those_of_the_models_checkpoint(
     torch.save({"state_dict": new_model(config, seed=2).state_dict()}, tmp_path / "other.ckpt")
     other = create_grid(config, tmp_path / "other.ckpt", 0.1)
     assert other.fingerprint not in fingerprints
-    with pytest.raises(CheckpointError, match="'prompt' .*random"):
+    with pytest.raises(CheckpointError, match=r"'prompt' .*random"):
         run(three, "random", config, ckpt)
