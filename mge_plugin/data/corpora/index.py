@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,15 @@ from tqdm import tqdm
 from mge_plugin import __version__
 from mge_plugin.config import ConfigError, choose
 from mge_plugin.data.corpora import folder, medleydb, moisesdb, musdb18, musdb18_hq, slakh
+from mge_plugin.data.corpora.duplicates import (
+    titles,
+    without_corpus_duplicates,
+    without_split_duplicates,
+)
 from mge_plugin.data.corpora.reader import (
     READER_OPTIONS,
     UNREADABLE,
+    Corpus,
     CorpusConfig,
     Found,
     FoundStem,
@@ -53,15 +59,6 @@ _EXAMPLES = 3  # places shown for each reason
 _HOUR = 3600  # seconds
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """One corpus read: its songs and what was left out or odd."""
-
-    config: CorpusConfig
-    songs: tuple[Song, ...]
-    report: IndexReport
-
-
 def cache_folder(setting: str | None) -> Path | None:
     """The folder that `index_cache` names: "auto" is the user's cache folder, null is none."""
     if setting == AUTO:
@@ -74,6 +71,7 @@ def index_corpora(
 ) -> list[Corpus]:
     """Read every corpus and log what was left out; one with nothing usable raises ConfigError."""
     corpora = [read_corpus(config, cache_folder) for config in configs]
+    corpora = without_corpus_duplicates(corpora)
     for corpus in corpora:
         corpus.report.log(corpus.config.id)
     return corpora
@@ -91,7 +89,7 @@ def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpu
     read = _read(every, reader, config, cache_folder, root)
     chosen = [(p, f) for p, f in zip(every, read, strict=True) if config.split in p.splits]
     others = [(p, f) for p, f in zip(every, read, strict=True) if config.split not in p.splits]
-    chosen = _without_duplicates(chosen, others, config, report)
+    chosen = without_split_duplicates(chosen, others, config, report)
     chosen = [(p, f) for p, f in chosen if p.id not in config.exclude]
     songs = [to_song(place, found, reader.words, config) for place, found in chosen]
     for _, found in chosen:
@@ -101,7 +99,7 @@ def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpu
     usable = usable_songs(songs, config, report)
     if not usable:
         raise ConfigError(_nothing_usable(root, config, songs, len(chosen), report))
-    return Corpus(config, tuple(usable), report)
+    return Corpus(config, tuple(usable), report, titles([place for place, _ in others]))
 
 
 def _root(config: CorpusConfig) -> Path:
@@ -184,28 +182,6 @@ def _read_headers(places: list[Place], reader: Reader, config: CorpusConfig) -> 
         hidden = len(places) < _MANY
         bar = tqdm(read, f"{config.id}: headers", len(places), unit="song", disable=hidden)
         return list(bar)
-
-
-def _without_duplicates(
-    chosen: list[tuple[Place, Found]],
-    others: list[tuple[Place, Found]],
-    config: CorpusConfig,
-    report: IndexReport,
-) -> list[tuple[Place, Found]]:
-    """Report, or leave out, songs that are made from the same MIDI file as one of another split."""
-    origins = {found.origin: place for place, found in reversed(others) if found.origin}
-    leaks = [(place, origins[found.origin]) for place, found in chosen if found.origin in origins]
-    if leaks and config.on_duplicates == "error":
-        first, other = leaks[0]
-        what = f"{len(leaks)} songs are in another split too, e.g. {first.path} and {other.path}"
-        raise ConfigError(f"datasets: {config.id!r}: {what}")
-    leave_out = config.on_duplicates == "leave_out"
-    add = report.leave_out if leave_out else report.note
-    for place, other in leaks:
-        add(f"{place.path} and {other.path}", "song whose MIDI file (UUID) is in another split too")
-    if not leave_out:
-        return chosen
-    return [(place, found) for place, found in chosen if found.origin not in origins]
 
 
 def _nothing_usable(

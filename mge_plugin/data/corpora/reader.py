@@ -18,7 +18,7 @@ import yaml
 
 from mge_plugin.config import ConfigError, choose, found
 from mge_plugin.data.audio import AudioError, audio_info, check_level
-from mge_plugin.data.songs import IndexReport, Part
+from mge_plugin.data.songs import IndexReport, Part, Song
 from mge_plugin.files import read_regular
 
 SPLITS = ("train", "validation", "test")
@@ -90,6 +90,16 @@ class CorpusConfig:
 def _types_with(option: str) -> str:
     names = [repr(name) for name, options in READER_OPTIONS.items() if option in options]
     return " or ".join(names)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One corpus read: its songs and what was left out or odd."""
+
+    config: CorpusConfig
+    songs: tuple[Song, ...]
+    report: IndexReport
+    unused: dict[str, str] = field(default_factory=dict)  # paths of songs in other splits, by title
 
 
 def weight_problems(entries: Sequence[Any]) -> list[str]:

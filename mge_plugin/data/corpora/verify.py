@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mge_plugin.config import ConfigError, parse_section, read_json
 from mge_plugin.data.audio import AudioError, audio_info, read_window, rms_db, to_channels
+from mge_plugin.data.corpora.duplicates import without_corpus_duplicates
 from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, read_corpus
 from mge_plugin.data.corpora.reader import CorpusConfig, weight_problems
 from mge_plugin.data.songs import IndexReport, Part, Song
@@ -179,4 +180,7 @@ def index_config(
                 corpora[-1].report.merge(check_stems(corpora[-1]))
         except (ConfigError, OSError) as error:
             problems.append(f"datasets: {config.id}: {error}")
-    return corpora, problems
+    try:
+        return without_corpus_duplicates(corpora), problems
+    except ConfigError as error:
+        return corpora, [*problems, *error.problems]
