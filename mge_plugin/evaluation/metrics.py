@@ -3,7 +3,6 @@
 All audio is (channels, samples) float32.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import resample, rms_db, to_channels
 from mge_plugin.evaluation import EMBEDDINGS
+from mge_plugin.files import checkpoint_fingerprint
 from mge_plugin.models.checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -151,18 +151,15 @@ class Gaussian:
     @classmethod
     def of(cls, embeddings: np.ndarray) -> "Gaussian":
         """The Gaussian of (item, dimension) embeddings."""
-        if embeddings.ndim != 2:
-            raise ValueError(f"embeddings: expected (item, dimension), found {embeddings.shape}")
-        gaussian = cls(embeddings.shape[1])
+        gaussian = cls(embeddings.shape[-1])
         gaussian.add(embeddings)
         return gaussian
 
     def add(self, embeddings: np.ndarray) -> None:
         """Add (item, dimension) embeddings; NaN or Inf raises."""
-        if embeddings.ndim != 2 or embeddings.shape[1] != len(self.mean):
-            raise ValueError(
-                f"embeddings: expected (item, {len(self.mean)}), found {embeddings.shape}"
-            )
+        size = len(self.mean)
+        if embeddings.ndim != 2 or embeddings.shape[1] != size:
+            raise ValueError(f"embeddings: expected (item, {size}), found {embeddings.shape}")
         if not np.isfinite(embeddings).all():
             raise ValueError("embeddings: NaN or infinite numbers")
         if not len(embeddings):
@@ -203,9 +200,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> dict[str, Any]:
         logger.warning(
             "FAD: %d and %d embeddings of dimension %d: covariances are singular, the distance is "
             "biased; compare only sets of the same size",
-            a.count,
-            b.count,
-            dimension,
+            *(a.count, b.count, dimension),
         )
     (root_a, rank_a), (root_b, rank_b) = (_root(g.covariance) for g in (a, b))
     overlap = np.linalg.svd(root_a @ root_b, compute_uv=False).sum()
@@ -258,12 +253,9 @@ class Vggish:
             self.network.embedding_network = self.network.embedding_network[:-1]
         self.network.to(device)
         self.device = device
-        name = "VGGish after the last ReLU" if relu else "VGGish before the last ReLU"
-        self.facts = {
-            "embedding": name,
-            "window_seconds": _VGGISH_WINDOW,
-            "weights": _file_hash(weights),
-        }
+        name = f"VGGish {'after' if relu else 'before'} the last ReLU"
+        key = checkpoint_fingerprint(weights)[:16]
+        self.facts = {"embedding": name, "window_seconds": _VGGISH_WINDOW, "weights": key}
 
     @torch.no_grad()
     def embed(self, audio: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -347,17 +339,7 @@ def _load(network: nn.Module, weights: Path) -> None:
     network.load_state_dict(dict(found))
 
 
-def _file_hash(path: Path) -> str:
-    """The first 16 digits of a file's SHA-256."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
-
-
 _RESAMPLES = 2000
-_LEVEL = 0.95
 
 
 def interval(values: Sequence[float], songs: Sequence[str], seed: int = 0) -> tuple[float, float]:
@@ -375,5 +357,5 @@ def interval(values: Sequence[float], songs: Sequence[str], seed: int = 0) -> tu
     sums = np.array([[sum(group), len(group)] for group in groups.values()])
     rng = np.random.default_rng(seed)
     drawn = sums[rng.integers(len(sums), size=(_RESAMPLES, len(sums)))].sum(axis=1)
-    ends = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(ends[0]), float(ends[1])
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    return float(low), float(high)

@@ -224,18 +224,11 @@ class _Drawing:
         **more: Any,
     ) -> Iterator[Segment]:
         """`count` windows of `songs` in which these labels sound (None is anything)."""
+        corpus, form = self.corpus.config.id, self.form
         for i, (song, start) in enumerate(_windows(songs, sounding, self)):
-            yield Segment(
-                f"{self.task}/{self.corpus.config.id}/{kind}/{i:04}",
-                self.task,
-                self.corpus.config.id,
-                song.id,
-                start,
-                self.form.samples,
-                self.form.sample_rate,
-                wanted,
-                **more,
-            )
+            name = f"{self.task}/{corpus}/{kind}/{i:04}"
+            place = (corpus, song.id, start, form.samples, form.sample_rate)
+            yield Segment(name, self.task, *place, wanted, **more)
 
 
 def _windows(
