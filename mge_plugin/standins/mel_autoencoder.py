@@ -113,9 +113,7 @@ class MelSpectrogram(Float32Module):
 
     def log_mel(self, audio: Tensor) -> Tensor:
         """(b, samples) to natural-log powers (b, bands, frames)."""
-        spectrum = self.stft(audio)
-        power = spectrum.real.square() + spectrum.imag.square()
-        return (self.bands @ power + self.config.floor).log()
+        return (self.bands @ self.stft(audio).abs().square() + self.config.floor).log()
 
     def magnitudes(self, log_mel: Tensor, inversions: int | None = None) -> Tensor:
         """Magnitudes (b, bins, frames) whose mel bands are these: non-negative, by
