@@ -37,17 +37,18 @@ from mge_plugin.cli.evaluate import LABELS
 from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.corpora.verify import index_config
 from mge_plugin.data.triplets import Format, SourceConfig
+from mge_plugin.devices import pick
 from mge_plugin.evaluation.metrics import interval, open_embedding
 from mge_plugin.evaluation.report import Cell, table
 from mge_plugin.evaluation.run import Evaluation, Scored, collect, fad_table
 from mge_plugin.evaluation.segments import Excerpt, draw_segments, load_segments, save_segments
 from mge_plugin.evaluation.systems import Mixture, Model, RoundTrip, Silence, System
 from mge_plugin.files import checkpoint_fingerprint, file_stem, write_file
-from mge_plugin.inference.pipeline import Pipeline, load, pick
+from mge_plugin.inference.pipeline import Pipeline, load
 from mge_plugin.inference.request import Sampling
 from mge_plugin.models.dit import DiTConfig
 from mge_plugin.standins.fit import fit_denoiser
-from mge_plugin.training.wrapper import TrainingConfig, training_config
+from mge_plugin.training.config import TrainingConfig, training_config
 
 RESAMPLINGS = (1, 2, 4, 10)  # U, each in so many steps less
 GUIDANCES = (1.0, 2.0, 4.0, 8.0)  # cfg_scale
@@ -241,7 +242,7 @@ def generation_rows(bench: Bench, pipeline: Pipeline, ckpt: Path, **options: Any
 def distances(bench: Bench, rows: Sequence[Row], pipeline: Pipeline) -> dict[str, dict[str, float]]:
     """FAD by embedding and row, of all windows together whatever is wanted of each."""
     scored = [s for r in rows for s in r.scored]
-    hearing = any(c.hears for c in pipeline.model.conditioner.conditioners.values())
+    hearing = any(c.supports_audio for c in pipeline.model.conditioner.conditioners.values())
     found = {}
     for name in ("mel", "clap")[: 1 + hearing]:
         ears = open_embedding(name, None, pipeline.model, pipeline.device)

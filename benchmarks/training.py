@@ -1,45 +1,55 @@
-"""A training step against stable-audio-tools' own DiT of the same width, depth, heads and length.
+"""Training steps by part, beside stable-audio-tools' own DiT of the same width, depth and length.
 
-python benchmarks/training.py                     golden and small; on a GPU medium and full too
-python benchmarks/training.py --sizes small medium
+python benchmarks/training.py                     golden and small; on a GPU shipped, 300m and full
+python benchmarks/training.py --sizes small full --no-compile
 
-Forward, backward and AdamW on latents, in turns in one process; on a GPU in bf16 autocast. Both
-recompute activations. Both transformers run over the same number of tokens: ours puts one for the
-timestep before the frames, SAT's gets one frame more. Layers that start as zeros are filled with
-noise, so that all gradients flow. Peak memory is what a process with one network adds. "outside"
-is the share of a whole step of the training wrapper that is spent outside of network and
-optimizer: encoding, conditioning, noise and loss.
+One row per size, with and without torch.compile on a GPU (bf16 autocast there). Medians of steps on
+synthetic data, no network needed:
+
+    data       a batch of audio from pinned memory to the device
+    encode     audio to latents, three tracks per item; a training on pre-encoded latents has none
+    draws      levels, noise and dropout of every item, drawn on the CPU and copied
+    forward, backward, optimizer (AdamW)
+    step       draws + forward + backward + optimizer
+    SAT        forward + backward + optimizer of SAT's DiT with one frame more in place of our token
+
+MFU is the model FLOPs of forward and backward (three times the forward's, counted by torch) per
+second of a step, relative to the GPU's dense bf16 peak. Memory is the peak of a step.
 """
 
 import argparse
+import gc
 import json
 import logging
-import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from stable_audio_tools.models.dit import DiffusionTransformer
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from mge_plugin.models.autoencoder import encode_tracks
 from mge_plugin.models.dit import DiTConfig, MGEDiT
 from mge_plugin.models.mge import create_mge_model
-from mge_plugin.tracks import NUM_TRACKS
-from mge_plugin.training.randomness import ItemRandomness
+from mge_plugin.models.noise import per_track
+from mge_plugin.tracks import NUM_TRACKS, pack, unpack
+from mge_plugin.training.conditioning import drawn_as_kept
+from mge_plugin.training.config import TrainingConfig
+from mge_plugin.training.objective import track_losses
+from mge_plugin.training.randomness import ItemRandomness, to_device
 from mge_plugin.training.timesteps import draw_timesteps
-from mge_plugin.training.wrapper import MGETrainingWrapper, create_mge_training_wrapper
 
 CONFIGS = Path(__file__).parents[1] / "model_configs"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989, "L40S": 362, "4090": 165}  # dense bf16
 
 
 @dataclass(frozen=True)
@@ -59,37 +69,32 @@ class Size:
         config = json.loads((CONFIGS / self.config).read_text())
         ratio = config["model"]["pretransform"]["config"]["downsampling_ratio"]
         network = {"embed_dim": self.embed_dim, "depth": self.depth, "num_heads": self.num_heads}
-        config["model"]["diffusion"]["config"] |= network | {"use_checkpointing": True}
+        config["model"]["diffusion"]["config"] |= network
+        config["model"]["conditioning"]["configs"] = [
+            {"id": "prompt", "type": "mge_hashed_words", "config": {}}
+        ]
         config["sample_size"] = self.frames * ratio
         return config
 
+    @property
+    def network_config(self) -> DiTConfig:
+        """The network's section."""
+        return DiTConfig(**self.model_config()["model"]["diffusion"]["config"])
+
 
 SIZES = {
-    "golden": Size("mge_dit_tiny.json", 96, 2, 3, frames=20, batch=2, steps=60),
-    "small": Size("mge_dit_tiny.json", 384, 4, 12, frames=80, batch=4, steps=12),
-    "medium": Size("mge_dit_tiny.json", 768, 10, 24, frames=80, batch=8, steps=12),
-    "full": Size("mge_dit_16k.json", 1536, 24, 48, frames=80, batch=8, steps=12),
+    "golden": Size("mge_dit_tiny.json", 96, 2, 3, frames=20, batch=2, steps=20),
+    "small": Size("mge_dit_tiny.json", 384, 4, 12, frames=80, batch=4, steps=8),
+    "medium": Size("mge_dit_tiny.json", 768, 10, 24, frames=80, batch=8, steps=4),
+    "shipped": Size("mge_dit_minislakh.json", 336, 5, 6, frames=80, batch=64, steps=10),
+    "300m": Size("mge_dit_16k_300m.json", 1152, 12, 36, frames=80, batch=64, steps=10),
+    "full": Size("mge_dit_16k.json", 1536, 24, 48, frames=80, batch=64, steps=10),
 }
 
 
-def ours(size: Size) -> tuple[nn.Module, Callable[..., Tensor], tuple[Tensor, ...]]:
-    """The three-track network, its call, and the call's arguments."""
-    config = DiTConfig(**size.model_config()["model"]["diffusion"]["config"])
-    network = MGEDiT(config)
-    x = torch.randn(size.batch, config.io_channels, size.frames)
-    embeddings = torch.randn(size.batch, NUM_TRACKS, config.global_cond_dim)
-    levels = torch.rand(size.batch, NUM_TRACKS)
-
-    def call(x: Tensor, levels: Tensor, embeddings: Tensor) -> Tensor:
-        return network(x, levels, network.modulate(embeddings))
-
-    return network, call, (x, levels, embeddings)
-
-
-def sats(size: Size) -> tuple[nn.Module, Callable[..., Tensor], tuple[Tensor, ...]]:
-    """SAT's network, its embedding as wide as the three tracks' together and put in by adaLN."""
-    config = DiTConfig(**size.model_config()["model"]["diffusion"]["config"])
-    network = DiffusionTransformer(
+def sats(config: DiTConfig) -> nn.Module:
+    """SAT's network, its embedding as wide as the three tracks' together, in adaLN."""
+    return DiffusionTransformer(
         io_channels=config.io_channels,
         embed_dim=config.embed_dim,
         depth=config.depth,
@@ -97,147 +102,202 @@ def sats(size: Size) -> tuple[nn.Module, Callable[..., Tensor], tuple[Tensor, ..
         global_cond_dim=NUM_TRACKS * config.global_cond_dim,
         global_cond_type="adaLN",
     )
-    x = torch.randn(size.batch, config.io_channels, size.frames + 1)
-    embedding = torch.randn(size.batch, NUM_TRACKS * config.global_cond_dim)
-
-    def call(x: Tensor, t: Tensor, embedding: Tensor) -> Tensor:
-        return network(x, t, global_embed=embedding, use_checkpointing=config.use_checkpointing)
-
-    return network, call, (x, torch.rand(size.batch), embedding)
-
-
-NETWORKS = {"ours": ours, "SAT": sats}
-
-
-class Step:
-    """One training step of a network on fixed latents."""
-
-    def __init__(self, name: str, size: Size) -> None:
-        network, self.call, arguments = NETWORKS[name](size)
-        for parameter in network.parameters():
-            if not parameter.any():
-                nn.init.normal_(parameter, std=0.02)
-        network.to(DEVICE).train()
-        self.arguments = [argument.to(DEVICE) for argument in arguments]
-        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-        self.parameters = sum(parameter.numel() for parameter in network.parameters())
-
-    def __call__(self) -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=DEVICE == "cuda"):
-            v = self.call(*self.arguments)
-        v.float().square().mean().backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
 
 def now() -> float:
-    """Seconds, when the device has done all that it was given."""
+    """Seconds, when the device has finished all work."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-def seconds(action: Callable[[], Any]) -> float:
-    """What one call takes."""
-    start = now()
-    action()
-    return now() - start
+class Clock:
+    """Seconds of the parts of a step, by name."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[float]] = {}
+
+    def measure(self, name: str, action: Callable[[], Any]) -> Any:
+        """The action's result."""
+        start = now()
+        result = action()
+        self.parts.setdefault(name, []).append(now() - start)
+        return result
+
+    def medians(self) -> dict[str, float]:
+        """Milliseconds of each part, without the first two steps."""
+        return {name: 1e3 * statistics.median(values[2:]) for name, values in self.parts.items()}
 
 
-def times(size: Size) -> dict[str, float]:
-    """Median seconds of a step of each network, their steps taken in turns."""
-    steps = {name: Step(name, size) for name in NETWORKS}
-    measured = {name: [] for name in steps}
-    for step in (*steps.values(), *steps.values()):
-        step()
-    for _ in track(range(size.steps), "steps in turns", transient=True):
-        for name, step in steps.items():
-            measured[name].append(seconds(step))
-    return {name: statistics.median(values) for name, values in measured.items()}
-
-
-def peak_memory(name: str, size: Size) -> tuple[int, int]:
-    """Parameters, and bytes that two steps of one network add at most; call in a fresh process."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = Step(name, size)
-    step()
-    step()
-    if DEVICE == "cuda":
-        return step.parameters, torch.cuda.max_memory_allocated()
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return step.parameters, (after - before) * 1024
-
-
-class NetworkClock:
-    """The seconds between the start and the end of the network's forward pass."""
+class Trained:
+    """A network with AdamW on the device; layers that start as zeros get noise."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.start = self.elapsed = 0.0
-        network.register_forward_pre_hook(self._begin)
-        network.register_forward_hook(self._end)
+        for parameter in network.parameters():
+            if not parameter.any():
+                nn.init.normal_(parameter, std=0.02)
+        self.network = network.to(DEVICE).train()
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=DEVICE == "cuda")
 
-    def _begin(self, *_: Any) -> None:
-        self.start = now()
+    def step(self, clock: Clock, forward: Callable[[], Tensor]) -> None:
+        """Forward, backward, optimizer."""
 
-    def _end(self, *_: Any) -> None:
-        self.elapsed = now() - self.start
+        def autocast() -> Tensor:
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=DEVICE == "cuda"):
+                return forward()
 
-
-def share_outside(size: Size) -> float:
-    """The share of a step of the training wrapper outside of network and optimizer."""
-    config = size.model_config()
-    wrapper = create_mge_training_wrapper(config, create_mge_model(config)).to(DEVICE)
-    clock = NetworkClock(wrapper.diffusion.model)
-    optimizer = torch.optim.AdamW(wrapper.diffusion.model.parameters(), lr=1e-4)
-    return statistics.median(_share(wrapper, clock, optimizer, size) for _ in range(5))
-
-
-def _share(
-    wrapper: MGETrainingWrapper, clock: NetworkClock, optimizer: torch.optim.Optimizer, size: Size
-) -> float:
-    samples = size.frames * wrapper.diffusion.min_input_length
-    reals = torch.randn(size.batch, NUM_TRACKS, samples, device=DEVICE)
-    metadata = [{"prompt": {"source": "The sound of the bass"}} for _ in range(size.batch)]
-    draws = ItemRandomness(0, range(size.batch))
-    start = now()
-    with torch.autocast("cuda", torch.bfloat16, enabled=DEVICE == "cuda"):
-        t = draw_timesteps(wrapper.config.timesteps, draws, size.batch)
-        latents = wrapper.encode(reals, draws)
-        losses = wrapper.diffusion_losses(latents, (reals, metadata), t, draws, dropout=0.1)
-        loss = losses.mean()
-    forward = now() - start
-    learning = seconds(loss.backward) + seconds(optimizer.step)
-    optimizer.zero_grad(set_to_none=True)
-    return (forward - clock.elapsed) / (forward + learning)
+        loss = clock.measure("forward", autocast)
+        clock.measure("backward", loss.backward)
+        clock.measure("optimizer", self.optimizer.step)
+        self.optimizer.zero_grad(set_to_none=True)
 
 
-def row(name: str) -> tuple[str, ...]:
-    """A size's figures."""
-    size = SIZES[name]
-    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        peaks = [pool.apply(peak_memory, (network, size)) for network in NETWORKS]
-    taken = times(size)
-    return (
-        name,
-        f"{peaks[0][0] / 1e6:.1f}",
-        *(f"{1e3 * taken[network]:.1f}" for network in NETWORKS),
-        f"{taken['ours'] / taken['SAT']:.2f}",
-        *(f"{peak / 2**20:.0f}" for _, peak in peaks),
-        f"{share_outside(size):.0%}",
-    )
+def measure_ours(size: Size, compiled: bool) -> dict[str, float]:
+    """Milliseconds of each part of our step, its memory, parameters and FLOPs."""
+    model, clock = create_mge_model(size.model_config()), Clock()
+    trained = Trained(model.model.model)
+    network: MGEDiT = trained.network
+    flops = count_flops(network, size)
+    if compiled:
+        network.compile(dynamic=False)
+    samples = size.frames * model.pretransform.downsampling_ratio
+    waveforms = torch.randn(size.batch, NUM_TRACKS * model.pretransform.io_channels, samples)
+    waveforms = waveforms.pin_memory() if DEVICE == "cuda" else waveforms
+    model.pretransform.to(DEVICE)
+    embeddings = torch.randn(size.batch, NUM_TRACKS, size.network_config.global_cond_dim)
+    embeddings = embeddings.to(DEVICE)
+    latents = torch.randn(size.batch, NUM_TRACKS, model.pretransform.encoded_channels, size.frames)
+    latents, config = latents.to(DEVICE), TrainingConfig()
+    for number in range(size.steps + 2):
+        audio = clock.measure("data", lambda: waveforms.to(DEVICE, non_blocking=True))
+        if number < 4:  # the slowest part by far
+            clock.measure("encode", lambda audio=audio: encode(model.pretransform, audio))
+        items = ItemRandomness(0, range(number * size.batch, (number + 1) * size.batch))
+        levels, noise, kept = clock.measure(
+            "draws",
+            lambda items=items: to_device(
+                torch.device(DEVICE),
+                draw_timesteps(config.timesteps, items, size.batch),
+                items.normal("noise", latents.shape[1:]),
+                drawn_as_kept(0.1, items),
+            ),
+        )
+
+        def forward(levels: Tensor = levels, noise: Tensor = noise, kept: Tensor = kept) -> Tensor:
+            x = model.model.objective.add_noise(latents, noise, per_track(levels))
+            target = model.model.objective.target(latents, noise, per_track(levels))
+            modulations = network.modulate(embeddings * kept[:, :, None])
+            v = unpack(network(pack(x), levels, modulations))
+            return track_losses(v.float(), target).mean()
+
+        if number == 2 and DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        trained.step(clock, forward)
+    return clock.medians() | {"bytes": peak(), "parameters": parameters(network), "flops": flops}
+
+
+@torch.no_grad()
+def encode(pretransform: Any, audio: Tensor) -> Tensor:
+    """Latents of all tracks of a batch (b, k*channels, samples), as training encodes them."""
+    return encode_tracks(pretransform, audio.unflatten(1, (NUM_TRACKS, -1)))
+
+
+def measure_sats(size: Size, compiled: bool) -> dict[str, float]:
+    """The same parts of a step of SAT's network."""
+    config, clock = size.network_config, Clock()
+    trained = Trained(sats(config))
+    if compiled:
+        trained.network.compile(dynamic=False)
+    x = torch.randn(size.batch, config.io_channels, size.frames + 1, device=DEVICE)
+    t = torch.rand(size.batch, device=DEVICE)
+    embedding = torch.randn(size.batch, NUM_TRACKS * config.global_cond_dim, device=DEVICE)
+    for number in range(size.steps + 2):
+        if number == 2 and DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        trained.step(
+            clock,
+            lambda: (
+                trained.network(x, t, global_embed=embedding, use_checkpointing=False)
+                .float()
+                .square()
+                .mean()
+            ),
+        )
+    return clock.medians() | {"bytes": peak(), "parameters": parameters(trained.network)}
+
+
+def count_flops(network: MGEDiT, size: Size) -> int:
+    """Model FLOPs of forward and backward of a batch."""
+    config = size.network_config
+    x = torch.randn(1, config.io_channels, size.frames, device=DEVICE)
+    embeddings = torch.randn(1, NUM_TRACKS, config.global_cond_dim, device=DEVICE)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(x, torch.rand(1, NUM_TRACKS, device=DEVICE), network.modulate(embeddings))
+    return 3 * size.batch * counter.get_total_flops()
+
+
+def peak() -> int:
+    """Bytes on the GPU at most, 0 on a CPU."""
+    return torch.cuda.max_memory_allocated() if DEVICE == "cuda" else 0
+
+
+def parameters(network: nn.Module) -> int:
+    """How many there are."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def utilisation(flops: float, milliseconds: float) -> str:
+    """MFU in percent; a dash where the device's peak is not in the table."""
+    name = torch.cuda.get_device_name() if DEVICE == "cuda" else ""
+    peaks = [tflops for part, tflops in PEAK_TFLOPS.items() if part in name]
+    return f"{flops / milliseconds * 1e3 / peaks[0] / 1e12:.0%}" if peaks else "-"
+
+
+PARTS = ("data", "encode", "draws", "forward", "backward", "optimizer")
+
+
+def rows(names: list[str], compilations: tuple[bool, ...]) -> Iterator[tuple[str, ...]]:
+    """A size's figures, with and without compilation."""
+    for name in names:
+        for compiled in compilations:
+            size = SIZES[name]
+            ours = measure_ours(size, compiled)
+            gc.collect()
+            theirs = measure_sats(size, compiled)
+            gc.collect()
+            step = sum(ours[part] for part in PARTS[2:])
+            sat = sum(theirs[part] for part in PARTS[3:])
+            network = step - ours["draws"]
+            yield (
+                f"{name}{', compiled' * compiled}",
+                f"{ours['parameters'] / 1e6:.1f}",
+                *(f"{ours[part]:.1f}" for part in PARTS),
+                f"{step:.1f}",
+                f"{sat:.1f}",
+                f"{network / sat:.2f}",
+                f"{size.batch * (size.frames + 1) / step * 1e3:,.0f}",
+                utilisation(ours["flops"], step),
+                f"{ours['bytes'] / 2**30:.1f}",
+                f"{theirs['bytes'] / 2**30:.1f}",
+            )
 
 
 def main() -> None:
     """Measure the sizes and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = list(SIZES) if DEVICE == "cuda" else ["golden", "small"]
+    gpu = DEVICE == "cuda"
+    default = ["shipped", "300m", "full"] if gpu else ["golden", "small"]
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=default)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=gpu)
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
-    names = ("size", "M parameters", "ms", "SAT ms", "ratio", "peak MiB", "SAT peak MiB", "outside")
-    table = Table(*names, title=f"a training step on {DEVICE}")
-    for name in parser.parse_args().sizes:
-        table.add_row(*row(name))
-    Console().print(table)
+    columns = ("size", "M parameters", *(f"{part} ms" for part in PARTS), "step ms", "SAT ms")
+    columns += ("ratio", "tokens/s", "MFU", "GiB", "SAT GiB")
+    device = torch.cuda.get_device_name() if gpu else "one CPU process"
+    table = Table(*columns, title=f"a training step, {device}")
+    for row in rows(options.sizes, (False, True) if options.compile else (False,)):
+        table.add_row(*row)
+    Console(width=200).print(table)
 
 
 if __name__ == "__main__":

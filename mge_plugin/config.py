@@ -8,7 +8,7 @@ import operator
 import reprlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,9 +57,10 @@ def parse_section(cls: type[Section], values: Mapping[str, Any] | None, where: s
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected an object, found {found(values)}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
-    unknown = [_unknown_key(where, key, fields) for key in values if key not in fields]
+    replaced = getattr(cls, "REPLACED", {})  # keys of stable-audio-tools -> what to use instead
+    unknown = [_unknown_key(where, key, fields, replaced) for key in values if key not in fields]
     missing = [
         f"{where}: missing key {name!r}"
         for name, field in fields.items()
@@ -90,7 +91,7 @@ def option(
 
     The metadata has `help`, `group`, `low`, `high` (both inclusive) and `choices` (a tuple).
     """
-    metadata = {"help": help, "group": group, "low": low, "high": high}
+    metadata: dict[str, Any] = {"help": help, "group": group, "low": low, "high": high}
     metadata["choices"] = None if choices is None else tuple(choices)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -100,7 +101,7 @@ def check_options(section: Any) -> None:
 
     NumPy numbers become Python's, lists become tuples. All problems are in one ConfigError.
     """
-    problems = []
+    problems: list[str] = []
     for field in dataclasses.fields(section):
         if "choices" not in field.metadata:
             continue
@@ -155,8 +156,10 @@ def _build(cls: type[Section], values: Mapping[str, Any], where: str) -> Section
         raise ConfigError(*(f"{where}: {problem}" for problem in error.problems)) from error
 
 
-def _unknown_key(where: str, key: str, known: Iterable[str]) -> str:
-    """The sentence for an unknown key, with the nearest known one."""
+def _unknown_key(where: str, key: str, known: Iterable[str], replaced: Mapping[str, str]) -> str:
+    """The sentence for an unknown key, with what replaces it or the nearest known one."""
+    if key in replaced:
+        return f"{where}: key {found(key)} of stable-audio-tools does not apply: {replaced[key]}"
     return f"{where}: unknown key {found(key)}, {_suggest(key, known)}"
 
 
@@ -169,7 +172,7 @@ def choose(where: str, name: Any, table: Mapping[str, Any]) -> Any:
 
 def _suggest(name: Any, known: Iterable[str]) -> str:
     known = sorted(known)
-    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.7)
     return f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none'}"
 
 
@@ -235,3 +238,31 @@ def _is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number beyond every float
         return False
+
+
+def at(config: Any, path: str) -> Any:
+    """The value at a dotted path of JSON objects, None where there is none."""
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number above 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def whole(config: Any, path: str, default: int | None = None) -> int | None:
+    """The whole number above 0 at a dotted path; None if there is something else."""
+    value = at(config, path)
+    value = default if value is None else value
+    return value if is_whole(value) else None
+
+
+def problems_of(parse: Callable[..., Any], *arguments: Any) -> list[str]:
+    """What `parse` finds wrong with its arguments."""
+    try:
+        parse(*arguments)
+    except ConfigError as error:
+        return list(error.problems)
+    return []

@@ -1,19 +1,32 @@
-"""What the ranks of a run know together.
-
-Let SAT's scripts, which ask for a GPU by name, run on the CPU: for smoke tests.
-"""
+"""Devices and the processes of a distributed run."""
 
 import functools
 from types import ModuleType
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import wrapt
 from torch import Tensor
 
 
+def pick(device: str) -> str:
+    """A device of this machine; `auto` is the GPU if there is one."""
+    present = ["cpu"]
+    if torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if torch.cuda.is_available():
+        present[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if device != "auto" and device not in present:
+        raise ValueError(f"device: expected auto or one of {', '.join(present)}, found {device!r}")
+    return present[0] if device == "auto" else device
+
+
 def keep_to_cpu(processes: int) -> None:
-    """Make every Lightning Trainer, from now on, use `processes` CPU processes."""
+    """Make every Lightning Trainer from now on use `processes` CPU processes.
+
+    SAT's train.py requests a GPU by name; this is for smoke tests without one.
+    """
     hook = functools.partial(_wrap_trainer, processes)
     wrapt.register_post_import_hook(hook, "pytorch_lightning.trainer.trainer")
 
@@ -26,7 +39,7 @@ def _wrap_trainer(processes: int, module: ModuleType) -> None:
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of every rank's `value`, without a gradient; `value` itself in a run of one."""
+    """The sum of every rank's `value`, without a gradient; a copy of `value` for a single rank."""
     value = value.detach().clone()
     if _are_connected():
         dist.all_reduce(value)

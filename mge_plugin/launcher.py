@@ -154,9 +154,9 @@ def _check_weights(arguments: Sequence[str]) -> None:
         name, sign, inline = option.partition("=")
         path = Path(inline if sign else value)
         if name.endswith("ckpt-path") and path.is_file():
-            from mge_plugin.models.checkpoints import CheckpointError, read_weights
+            from mge_plugin.models.checkpoints import CheckpointError, read_checkpoint
 
             try:
-                read_weights(path)
+                read_checkpoint(path)
             except CheckpointError as error:
                 raise SystemExit(f"error: {error}") from error

@@ -112,7 +112,8 @@ def _import(
     imported = published.import_checkpoint(ckpt, published.Unseen(**unseen), autoencoder_only)
     for line in imported.summary():
         say(line)
-    say(f"Wrote {published.write_weights(imported.weights, out, origin=ckpt.name)}")
+    write_weights = slow_module("mge_plugin.models.checkpoints").write_weights
+    say(f"Wrote {write_weights(imported.weights, out, origin=ckpt.name)}")
     say(f"Wrote {write_file(config_out, json.dumps(imported.config, indent=4).encode())}")
 
 
@@ -166,7 +167,7 @@ def fit_text_audio_command(
         out,
         steps=steps,
         batch_size=batch_size,
-        device=slow_module("mge_plugin.inference.pipeline").pick(device),
+        device=slow_module("mge_plugin.devices").pick(device),
         seed=seed,
     )
     say(f"Trained for {steps} steps, loss {loss:.3f}: {out}")
@@ -182,6 +183,6 @@ def make_weights_command(
 
     Run it again to resume after a stop.
     """
-    device = slow_module("mge_plugin.inference.pipeline").pick(device)
+    device = slow_module("mge_plugin.devices").pick(device)
     make_weights = slow_module("mge_plugin.standins.recipe").make_weights
     say(f"Wrote {make_weights(work, out, device)}")

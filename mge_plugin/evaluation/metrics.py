@@ -277,7 +277,7 @@ class ConditionerEmbedding:
     def of(cls, model: Any, device: str) -> "ConditionerEmbedding | None":
         """The conditioner's embedder, None if it embeds texts only."""
         for key, conditioner in model.conditioner.conditioners.items():
-            if conditioner.hears:
+            if conditioner.supports_audio:
                 name = type(conditioner.embedder).__name__
                 return cls(conditioner.embedder, name, f"conditioner {key}", device)
         return None

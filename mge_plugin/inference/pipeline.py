@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mge_plugin.check import check_model
 from mge_plugin.config import ConfigError
 from mge_plugin.data.audio import fit_length, loudness_db, resample, rms_db, to_channels
+from mge_plugin.devices import pick
 from mge_plugin.inference.denoiser import Batch, denoise
 from mge_plugin.inference.finish import gate, refine, refine_blocks, splice
 from mge_plugin.inference.presence import agreement, presence, sounding
@@ -37,11 +37,11 @@ from mge_plugin.inference.request import (
 )
 from mge_plugin.inference.sampling import UNBATCHED, ItemNoise, candidate_seed, check_sampler
 from mge_plugin.inference.windows import Windows
-from mge_plugin.models.autoencoder import Codec
-from mge_plugin.models.checkpoints import load_weights
+from mge_plugin.models.autoencoder import decode_song, encode_song
+from mge_plugin.models.checkpoints import load_into
 from mge_plugin.models.given import Given
 from mge_plugin.models.hub import find_model
-from mge_plugin.models.mge import MGEModel, create_mge_model
+from mge_plugin.models.mge import MGEModel, create_mge_model, model_problems
 from mge_plugin.prompts import Prompt, TrackPrompt, TrackPrompts, plain_prompt, prompt_names
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
 from mge_plugin.tracks import NUM_TRACKS, TASKS, Task, Track
@@ -104,7 +104,6 @@ class Pipeline:
         self.input_level = input_level  # dBFS of the audio in training; None: levels are kept
         self.channels, self.device = channels, device
         self.sampling = sampling or Sampling()
-        self._codec = Codec(model.pretransform, model.sample_rate)
         self.ratio = model.pretransform.downsampling_ratio  # samples per latent frame
         self.frames = sample_size // self.ratio  # of a window
         self._seconds: Counter[str] = Counter()  # by stage, of the requests that are being run
@@ -122,7 +121,7 @@ class Pipeline:
     @property
     def supports_audio(self) -> bool:
         """Whether the model can embed audio, for prompts with an example."""
-        return any(c.hears for c in self.model.conditioner.conditioners.values())
+        return any(c.supports_audio for c in self.model.conditioner.conditioners.values())
 
     def generate(
         self,
@@ -273,7 +272,8 @@ class Pipeline:
     def encode(self, audio: np.ndarray) -> Tensor:
         """(channels, samples) at the model's rate to latents (c, n), silent to the last window."""
         padded = self._windows(audio.shape[1]).padded_length * self.ratio
-        return self._codec.encode(torch.from_numpy(fit_length(audio, padded)))
+        waveform = torch.from_numpy(fit_length(audio, padded))
+        return encode_song(self.model.pretransform, waveform, self.sample_rate)
 
     def decode(self, latents: Tensor, samples: int, like: np.ndarray | None = None) -> np.ndarray:
         """Latents (c, n) to audio (channels, samples) at the model's rate.
@@ -283,8 +283,9 @@ class Pipeline:
         latents = latents[:, : self._windows(samples).padded_length]
         if like is not None:
             like = fit_length(like, latents.shape[-1] * self.ratio)
-        audio = self._codec.decode(latents, None if like is None else torch.from_numpy(like))
-        audio = np.ascontiguousarray(audio[:, :samples].numpy())
+        guide = None if like is None else torch.from_numpy(like)
+        pieces = decode_song(self.model.pretransform, latents, self.sample_rate, guide)
+        audio = np.concatenate([piece.numpy() for piece in pieces], axis=1)[:, :samples]
         if not np.isfinite(audio).all():
             raise ValueError("the model made NaN or infinite samples: are its weights damaged?")
         return audio
@@ -780,13 +781,15 @@ def load(
         raise ConfigError(
             f"{where}: not a three-track model, whose model.diffusion.type is {DIFFUSION_TYPE!r}"
         )
-    if problems := check_model(config):
+    if problems := model_problems(config):
         raise ConfigError(*(f"{where}: {problem}" for problem in problems))
     sampling = Sampling.of_model(config)
     device = pick(device)
     precision = pick_dtype(dtype, device)
     network = create_mge_model(config)
-    load_weights(network, files.ckpt)
+    if network.pretransform is None:
+        raise ConfigError(f"{where}: model.pretransform is needed to encode and decode audio")
+    load_into(network, files.ckpt)
     channels = config.get("audio_channels", 2)
     level = config.get("input_level")
     pipeline = Pipeline(network, config["sample_size"], channels, device, sampling, level)
@@ -795,18 +798,6 @@ def load(
         mode = "reduce-overhead" if device.startswith("cuda") else None
         pipeline.model.model.model.compile(mode=mode, dynamic=False)
     return pipeline
-
-
-def pick(device: str) -> str:
-    """A device of this machine; `auto` is the GPU if there is one."""
-    present = ["cpu"]
-    if torch.backends.mps.is_available():
-        present.insert(0, "mps")
-    if torch.cuda.is_available():
-        present[:0] = ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if device != "auto" and device not in present:
-        raise ValueError(f"device: expected auto or one of {', '.join(present)}, found {device!r}")
-    return present[0] if device == "auto" else device
 
 
 def pick_dtype(dtype: str, device: str) -> torch.dtype:

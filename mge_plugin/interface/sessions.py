@@ -76,7 +76,7 @@ def save_run(request: Request, result: Result, folder: Path) -> Run:
             )
         )
     archive = folder / f"{song}_{request.task}.zip"
-    _zip(archive, list(tracks.values()), result.info)
+    _zip(archive, tracks.values(), result.info)
     seed = result.info.get("add", result.info)["seed"]  # replace has two runs
     title = f"{result.name or 'new'}: {request.task}, seed {seed}"
     return Run(title, render_mixer(shown, f"{song}_mix"), tracks, archive, result.info)
@@ -98,7 +98,7 @@ def _zip(path: Path, tracks: Sequence[Path], info: Mapping[str, Any]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for track in tracks:
             archive.write(track, track.name)
-        archive.writestr("info.json", json.dumps(info, indent=4, allow_nan=False))
+        archive.writestr("info.json", json.dumps(info, indent=4, ensure_ascii=False))
 
 
 def _text(info: Mapping[str, Any]) -> str | None:
@@ -154,6 +154,14 @@ class Session:
         if self._stop.is_set():
             raise Cancelled("cancelled")
 
+    def new_folder(self) -> Path:
+        """A folder that Gradio may serve files from, under a name that cannot be guessed."""
+        if self.folder is None:
+            parent = Path(get_upload_folder())
+            parent.mkdir(parents=True, exist_ok=True)
+            self.folder = Path(tempfile.mkdtemp(prefix="mge_", dir=parent))
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
 
 class Desk:
     """The model's pipeline and the sessions of all pages."""
@@ -201,17 +209,6 @@ class Desk:
             if not session.pages:
                 session.cancel()
         self.remove_later(key)
-
-    def new_folder(self, page: str | None) -> Path:
-        """A folder that Gradio may serve files from, under a name that cannot be guessed."""
-        session = self.session(page)
-        if session.folder is None:
-            parent = Path(get_upload_folder())
-            parent.mkdir(parents=True, exist_ok=True)
-            session.folder = Path(tempfile.mkdtemp(prefix="mge_", dir=parent))
-        if not session.pages:
-            self.remove_later(page or "")
-        return Path(tempfile.mkdtemp(dir=session.folder))
 
     def remove_later(self, key: str) -> None:
         """Remove a session without pages, some minutes from now; at once if it made nothing."""
@@ -284,7 +281,8 @@ class Step:
 
 @dataclass(frozen=True)
 class _End(Generic[Made]):
-    made: Made
+    made: Made | None = None
+    error: Exception | None = None
 
 
 def perform(
@@ -300,7 +298,7 @@ def perform(
     run.
     """
     session = desk.session(page)
-    news: queue.Queue[Step | _End[Made] | Exception] = queue.Queue()
+    news: queue.Queue = queue.Queue()
 
     def work() -> None:
         try:
@@ -310,19 +308,19 @@ def perform(
                 (result,) = pipeline.run([request], _Reporter(session, preview, news.put))
                 news.put(_End(finish(result, preview)))
         except Exception as error:  # raised again in the page's thread
-            news.put(error)
+            news.put(_End(error=error))
         if not session.pages:  # a call over the API, or a page that was closed
             desk.remove_later(page or "")
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        while isinstance(latest := news.get(), Step):
+        while not isinstance(latest := news.get(), _End):
             yield latest
     except GeneratorExit:
         session.cancel()
         raise
-    if isinstance(latest, Exception):
-        raise latest
+    if latest.error is not None:
+        raise latest.error
     yield latest.made
 
 

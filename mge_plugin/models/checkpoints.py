@@ -1,57 +1,71 @@
-"""Weights from disk into a model: every key fits, or an error says which do not.
+"""Checkpoints: read a file, recognise what it is, load it into a module, write one.
 
-SAT's own loader skips keys that do not fit; the model then stays random and sounds like noise.
-
-What a checkpoint is, told by its tensors' names or its first bytes, and what to do with it.
-
-The published implementation's names, and the sizes that its tensors have.
-
-| published | here, and in stable-audio-tools |
-|---|---|
-| model_dit. | model.model. |
-| to_scale_shift_gate.2.weight | to_modulations.2.weight |
-| pretransform.model. | pretransform.model. |
+SAT's own loader skips tensors that do not fit, and the model stays random. Here every tensor fits,
+or the error says which do not. Reading never runs code of a file: tensors, numbers and texts are
+all that is unpickled.
 """
 
-import pickle
+import hashlib
+import json
+import logging
 import pickletools
 import re
 import reprlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
+from shutil import disk_usage
+from stat import S_IMODE
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from mge_plugin.files import written_whole
+
+logger = logging.getLogger(__name__)
+
+StateDict = dict[str, Tensor]
+
+OUR_NETWORK = "model.model."  # where the names of a three-track network start
+PUBLISHED_NETWORK = "model_dit."  # the same in the published implementation
+AUTOENCODER_PREFIX = "pretransform.model."  # of an autoencoder's names in a whole model
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint, or not one of this model; the message names file and reason."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of checkpoint, and what someone can do who has one where another is expected."""
+    """A kind of checkpoint, and what to do with it where another kind is expected."""
 
     name: str
     advice: str
 
 
 PUBLISHED = Kind(
-    "the published implementation's model", "`mge import` turns it into one of this plugin"
+    "the published implementation's model", "`mge import` converts it into one of this plugin"
 )
 OURS = Kind(
-    "a three-track model of this plugin",
-    "`mge import --autoencoder-only` takes its autoencoder out",
+    "a three-track model of this plugin", "`mge import --autoencoder-only` extracts its autoencoder"
 )
-AUTOENCODER = Kind("an autoencoder alone", "a training takes it as --pretransform-ckpt-path")
+AUTOENCODER = Kind("an autoencoder alone", "train with it as --pretransform-ckpt-path")
 INNER_AUTOENCODER = Kind(
-    "an autoencoder under the names of a larger model", "`mge import` takes it out"
+    "an autoencoder under the names of a larger model", "`mge import` extracts it"
 )
 AUTOENCODER_TRAINING = Kind(
-    "a training checkpoint of an autoencoder", "`mge import` takes the autoencoder out"
+    "a training checkpoint of an autoencoder", "`mge import` extracts the autoencoder"
 )
-CLAP = Kind("a CLAP", "the model config names it as ckpt_path of its mge_clap conditioner")
+CLAP = Kind("a CLAP", "set it as ckpt_path of the mge_clap conditioner in the model config")
 OTHER_TRAINING = Kind(
     "a training checkpoint of another diffusion model",
     "open it with the program and the config that it was trained with",
@@ -64,7 +78,7 @@ LIGHTNING = Kind(
     "a Lightning checkpoint of another model", "open it with the program that trained it"
 )
 
-# The first pattern that begins any name tells; the more special come first.
+# The first pattern that matches the start of any name decides; the more special come first.
 _KINDS = {
     r"(diffusion\.)?model_dit\.": PUBLISHED,
     r"(diffusion\.)?model\.model\..*\.to_modulations\.": OURS,
@@ -75,27 +89,12 @@ _KINDS = {
     r"pretransform\.model\.(encoder|decoder)\.": INNER_AUTOENCODER,
     r"(encoder|decoder)\.layers\.": AUTOENCODER,
 }
-
 _LIGHTNING_MARK = "pytorch-lightning_version"  # a text beside the tensors
-
-_PAGE = "a web page, saved in place of the file; download it again"
-_TEXTS = {  # how texts begin that are saved in place of a checkpoint, in lower case
-    b"<!doctype": _PAGE,
-    b"<html": _PAGE,
-    b"<head": _PAGE,
-    b"<!--": _PAGE,
-    b"<?xml": "a message in XML, as a server sends in place of a file; read it",
-    b"{": "a text in JSON, a server's message or a model config; open it in an editor",
-    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the file itself",
-}
-_GZIP = b"\x1f\x8b"
-_ZIP = b"PK\x03\x04"  # torch.save's files are zip archives with a file data.pkl
-_LARGEST_PICKLE = 2**26  # bytes
 
 
 def kind_of(names: Iterable[str]) -> Kind | None:
-    """What tensors of these names are; None if the names do not tell."""
-    names = [name.removeprefix("module.") for name in names]
+    """What tensors of these names are; None if the names do not show it."""
+    names = [_plain_name(name) for name in names]
     for pattern, kind in _KINDS.items():
         if any(re.match(pattern, name) for name in names):
             return kind
@@ -103,99 +102,66 @@ def kind_of(names: Iterable[str]) -> Kind | None:
 
 
 def kind_of_file(path: Path, names: Iterable[str]) -> Kind | None:
-    """The same, or that Lightning wrote the file, if its tensors' names do not tell."""
+    """As `kind_of`; where the names do not show it, whether Lightning wrote the file."""
     if kind := kind_of(names):
         return kind
-    return LIGHTNING if _LIGHTNING_MARK in texts_in(path) else None
+    return LIGHTNING if _LIGHTNING_MARK in _texts(path) else None
 
 
-def texts_in(path: Path) -> set[str]:
-    """The texts of a file that torch.save wrote, among them its tensors' names; nothing is run."""
-    if not zipfile.is_zipfile(path):
-        return set()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            pickles = [
-                archive.read(entry)
-                for entry in archive.infolist()
-                if entry.filename.endswith("/data.pkl") and entry.file_size < _LARGEST_PICKLE
-            ]
-        return {
-            value
-            for pickled in pickles
-            for _, value, _ in pickletools.genops(pickled)
-            if isinstance(value, str)
-        }
-    except (zipfile.BadZipFile, ValueError):  # damaged: no names then
-        return set()
-
-
-def _told_by_bytes(path: Path) -> str | None:
-    """What a file is that is no checkpoint, from its bytes, and what to do; None if unknown."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if start.startswith(_GZIP):
-        return "a gzip archive; unpack it"
-    if start.startswith(_ZIP):
-        return _told_by_archive(path)
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if b"\0" in text:
-        return None
-    return next((told for begins, told in _TEXTS.items() if text.startswith(begins)), None)
-
-
-def _told_by_archive(path: Path) -> str | None:
-    if not zipfile.is_zipfile(path):
-        return "an incomplete download, its end is missing; fetch it again and compare its size"
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith("data.pkl") for name in names):
-        return None
-    return f"a zip archive of other files ({', '.join(names[:3]) or 'empty'}); unpack it"
-
-
-StateDict = dict[str, Tensor]
-
-_NETWORK = "model_dit."
-OUR_NETWORK = "model.model."
-MODULATION, OUR_MODULATION = ".to_scale_shift_gate.", ".to_modulations."
-PUBLISHED_AUTOENCODER = "pretransform.model."
-_HEAD_WIDTH = 32  # channels of an attention head
+_PARALLEL = "module."  # DistributedDataParallel puts it before every name
+_COMPILED = "_orig_mod."  # torch.compile puts it before the names of each compiled module
+_WRAPPED = "diffusion."  # names in a Lightning checkpoint of SAT's diffusion training
+_AVERAGED = "diffusion_ema.ema_model."
 # torch 2's names of a weight-normed layer's parameters, and the older ones, which SAT has
 _NEW_NAMES = {
     ".parametrizations.weight.original0": ".weight_g",
     ".parametrizations.weight.original1": ".weight_v",
 }
+# Where an autoencoder's names are: in a whole model, in SAT's training of one (the averaged weights
+# first), alone.
+_AUTOENCODER_PREFIXES = (
+    AUTOENCODER_PREFIX, "autoencoder_ema.ema_model.", "autoencoder.", "",
+)  # fmt: skip
+_AUTOENCODER_PARTS = ("encoder.", "decoder.", "bottleneck.", "pretransform.")
 
 
-def _is_official(weights: Mapping[str, Any]) -> bool:
-    """Whether the names are the published implementation's."""
-    return any(key.startswith(_NETWORK) for key in weights)
+def unwrap(state_dict: StateDict) -> StateDict:
+    """The model's own names of a training checkpoint, with the averaged network where there is one.
+
+    Equals SAT's `unwrap_model.py`, and the published implementation's for its own checkpoints.
+    Prefixes of compiled and of data-parallel modules are removed. A checkpoint that is not wrapped
+    is returned as it is.
+    """
+    state_dict = {_plain_name(key): value for key, value in state_dict.items()}
+    plain = _under(_WRAPPED, state_dict)
+    if not plain:
+        return state_dict
+    published = any(key.startswith(PUBLISHED_NETWORK) for key in plain)
+    network = PUBLISHED_NETWORK if published else "model."
+    averaged = _under(_AVERAGED, state_dict)
+    return plain | {network + key: value for key, value in averaged.items()}
 
 
-def from_official(weights: Mapping[str, Tensor]) -> StateDict:
-    """Published names to ours; the tensors are the same objects."""
-    return {
-        _replace_start(key, _NETWORK, OUR_NETWORK).replace(MODULATION, OUR_MODULATION): value
-        for key, value in old_weight_norm(weights).items()
-    }
+def autoencoder_weights(found: Mapping[str, Tensor]) -> StateDict | None:
+    """An autoencoder's tensors by their own names; None if there is no encoder and decoder.
 
-
-def to_official(weights: Mapping[str, Tensor]) -> StateDict:
-    """Our names to the published ones; the tensors are the same objects."""
-    return {
-        _replace_start(key, OUR_NETWORK, _NETWORK).replace(OUR_MODULATION, MODULATION): value
-        for key, value in old_weight_norm(weights).items()
-    }
+    `found` is an autoencoder alone, a training of one (its averaged weights) or a whole model.
+    """
+    for prefix in _AUTOENCODER_PREFIXES:
+        bare = _under(prefix, found)
+        if all(any(key.startswith(part) for key in bare) for part in _AUTOENCODER_PARTS[:2]):
+            parts = {k: v for k, v in bare.items() if k.startswith(_AUTOENCODER_PARTS)}
+            return old_weight_norm(parts)
+    return None
 
 
 def old_weight_norm(weights: Mapping[str, Tensor]) -> StateDict:
-    """The names `weight_g` and `weight_v`, which SAT has, of every weight-normed layer."""
+    """Every weight-normed layer under the names `weight_g` and `weight_v`, which SAT has."""
     return {_old_name(key): value for key, value in weights.items()}
 
 
 def _weight_norm_as(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> StateDict:
-    """The names of weight norm that `expected` has, of every weight-normed layer in it."""
+    """Every weight-normed layer under the names that `expected` has for it."""
     names = {_old_name(key): key for key in expected}
     return {names.get(key, key): value for key, value in old_weight_norm(weights).items()}
 
@@ -207,101 +173,48 @@ def _old_name(key: str) -> str:
     return key
 
 
-def _replace_start(key: str, start: str, new: str) -> str:
-    return new + key.removeprefix(start) if key.startswith(start) else key
+def _plain_name(key: str) -> str:
+    return key.replace(_COMPILED, "").removeprefix(_PARALLEL)
 
 
-def network_sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
-    """`model.diffusion.config` of a network's tensors, under our names."""
-
-    def shape(name: str) -> Any:
-        return weights[OUR_NETWORK + name].shape
-
-    embed_dim, io_channels = shape("transformer.project_in.weight")
-    return {
-        "io_channels": io_channels,
-        "embed_dim": embed_dim,
-        "depth": _count(weights, rf"{re.escape(OUR_NETWORK)}transformer\.layers\.(\d+)\."),
-        "num_heads": embed_dim // _HEAD_WIDTH,
-        "global_cond_dim": shape("to_global_embed.1.weight")[1],
-        "timestep_features_dim": 2 * shape("timestep_features.weight")[0],
-    }
+def _under(prefix: str, weights: Mapping[str, Tensor]) -> StateDict:
+    """The tensors whose names start with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
 
 
-@dataclass(frozen=True)
-class Oobleck:
-    """The sizes of one half of SAT's Oobleck autoencoder."""
-
-    io_channels: int  # of the audio
-    channels: int
-    c_mults: list[int]
-    strides: list[int]
-    latent_dim: int
-    use_snake: bool
-
-
-def encoder_sizes(weights: Mapping[str, Tensor]) -> Oobleck:
-    """From an autoencoder's tensors, names starting with `encoder.layers.`."""
-    stages = _count(weights, r"encoder\.layers\.(\d+)\.layers\.4\.weight_v")
-    first = weights["encoder.layers.0.weight_v"].shape
-    downs = [weights[f"encoder.layers.{i + 1}.layers.4.weight_v"].shape for i in range(stages)]
-    channels = first[0]
-    return Oobleck(
-        io_channels=first[1],
-        channels=channels,
-        c_mults=[down[0] // channels for down in downs],
-        strides=[down[2] // 2 for down in downs],  # a kernel is two strides long
-        latent_dim=weights[f"encoder.layers.{stages + 2}.weight_v"].shape[0],
-        use_snake="encoder.layers.1.layers.3.alpha" in weights,
-    )
-
-
-def decoder_sizes(weights: Mapping[str, Tensor]) -> Oobleck:
-    """From an autoencoder's tensors, names starting with `decoder.layers.`."""
-    stages = _count(weights, r"decoder\.layers\.(\d+)\.layers\.1\.weight_v")
-    ups = [weights[f"decoder.layers.{i + 1}.layers.1.weight_v"].shape for i in range(stages)]
-    last = weights[f"decoder.layers.{stages + 2}.weight_v"].shape
-    channels = last[1]
-    return Oobleck(
-        io_channels=last[0],
-        channels=channels,
-        c_mults=[up[0] // channels for up in reversed(ups)],
-        strides=[up[2] // 2 for up in reversed(ups)],
-        latent_dim=weights["decoder.layers.0.weight_v"].shape[1],
-        use_snake="decoder.layers.1.layers.0.alpha" in weights,
-    )
-
-
-def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different numbers the names have where the pattern's group is."""
-    return len({match[1] for key in weights if (match := re.match(pattern, key))})
-
-
-_WRAPPED = "diffusion."  # keys of a Lightning checkpoint of SAT's diffusion training
-_AVERAGED = "diffusion_ema.ema_model."
-_PARALLEL = "module."  # what DistributedDataParallel puts before every key
-_SHOWN = 8  # keys named of each kind of problem
+_SHOWN = 8  # names in a message, of each kind of problem
 _LARGEST_HEADER = 10**8  # bytes, of safetensors
-
-
-class CheckpointError(ValueError):
-    """A file that is no checkpoint, or not one of this model; the message says what is wrong."""
+_LARGEST_PICKLE = 2**24  # bytes that are looked through
 
 
 def read_checkpoint(path: Path | str) -> StateDict:
-    """Tensors by name from a safetensors file or one of torch.save's; a training's is unwrapped."""
-    return unwrap(read_weights(Path(path)))
+    """Tensors by name from a safetensors file or one of torch.save's, unwrapped (see `unwrap`).
 
-
-def read_weights(path: Path) -> StateDict:
-    """The same under the names that the file has, mapped into memory until they are used."""
+    They are mapped into memory until they are used.
+    """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
-    content = _load_tensors(path) if _is_safetensors(path) else load_pickled(path)
+    content = _read_safetensors(path) if _is_safetensors(path) else load_pickled(path)
     state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state_dict, Mapping) or not _are_weights(state_dict):
-        raise CheckpointError(f"{path}: holds {_what_else(content, state_dict)}")
-    return dict(state_dict)
+        raise CheckpointError(f"{path}: contains {_what_else(content, state_dict)}")
+    return unwrap(dict(state_dict))
+
+
+def explain(path: Path, error: Exception) -> CheckpointError:
+    """Why a file cannot be read as a checkpoint, and what to do; `error` is what torch raised."""
+    if calls := _unsafe_calls(path):
+        return CheckpointError(f"{path}: {_refused(path, calls)}")
+    size = path.stat().st_size
+    if other := _other_content(path):
+        return CheckpointError(f"{path}: not a readable checkpoint but {other} ({size} bytes)")
+    reason = str(error).strip()
+    reason = reason.splitlines()[0][:200] if reason else "it ends too early"
+    return CheckpointError(
+        f"{path}: not a readable checkpoint ({size} bytes: {reason}); "
+        "an incomplete download or another kind of file?"
+    )
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -311,74 +224,206 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _LARGEST_HEADER
 
 
-def _load_tensors(path: Path) -> StateDict:
-    """A safetensors file's content."""
+def _read_safetensors(path: Path) -> StateDict:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise explain(path, error) from error
 
 
 def load_pickled(path: Path) -> object:
     """What `torch.save` wrote, if it is tensors and plain values: nothing in the file is run."""
     mapped = zipfile.is_zipfile(path)  # torch's older format cannot be mapped
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        called = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        if called is None:
-            raise _unreadable(path, "not written by torch.save") from error
-        raise _refused(path, called[1]) from error
+        with torch.serialization.safe_globals(_numpy_scalars()):  # CLAP's file has scores in it
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file raises many kinds; each means the same to a user
-        raise _unreadable(path, str(error)) from error
+        raise explain(path, error) from error
 
 
-def unwrap(state_dict: StateDict) -> StateDict:
-    """A training checkpoint's keys to the model's own, the averaged network where there is one.
+def _numpy_scalars() -> list[Any]:
+    """What numpy needs to rebuild a number; none of it runs code from the file."""
+    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")]
+    core = "numpy._core" if find_spec("numpy._core") else "numpy.core"  # before numpy 2
+    scalar = import_module(f"{core}.multiarray").scalar
+    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]
 
-    Does what SAT's `unwrap_model.py` does, and the published implementation's for its own; a
-    checkpoint that is not wrapped is returned as it is.
+
+def _are_weights(content: Mapping) -> bool:
+    named = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    return bool(content) and named
+
+
+def _what_else(content: object, state_dict: object) -> str:
+    """What a file has in place of tensors by name, or among them."""
+    if isinstance(state_dict, Mapping):
+        others = [str(k) for k, value in state_dict.items() if not isinstance(value, Tensor)]
+        if 0 < len(others) < len(state_dict):
+            return f"more than tensors among its weights: {', '.join(others[:_SHOWN])}"
+    inside = sorted(map(str, content)) if isinstance(content, Mapping) else type(content)
+    return f"no weights, expected tensors by name, found {reprlib.repr(inside)}"
+
+
+_PAGE = "a web page, saved in place of the file; download it again"
+_TEXTS = {  # how texts start that are saved in place of a checkpoint, in lower case
+    b"<!doctype": _PAGE,
+    b"<html": _PAGE,
+    b"<head": _PAGE,
+    b"<!--": _PAGE,
+    b"<?xml": "a message in XML, as a server sends in place of a file; read it",
+    b"{": "a text in JSON, a server's message or a model config; open it in an editor",
+    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the file itself",
+}
+_GZIP = b"\x1f\x8b"
+_ZIP = b"PK\x03\x04"  # torch.save's files are zip archives with a file data.pkl
+_HARMLESS = re.compile(r"(torch|numpy|_codecs|collections)\.|(builtins|__builtin__)\.(set|complex)")
+_MALICIOUS = re.compile(
+    r"(os|posix|nt|subprocess|sys|io|_io|runpy|importlib|shutil|socket|pty|ctypes|webbrowser|pip|"
+    r"timeit|code|commands|multiprocessing|asyncio|urllib|requests)\."
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|getattr|apply|input)$"
+)
+
+
+def _other_content(path: Path) -> str | None:
+    """What a file is that is no checkpoint, and what to do with it; None if it is not known."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start.startswith(_GZIP):
+        return "a gzip archive; unpack it"
+    if start.startswith(_ZIP):
+        return _other_archive(path)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if b"\0" in text:
+        return None
+    return next((what for begins, what in _TEXTS.items() if text.startswith(begins)), None)
+
+
+def _other_archive(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # a damaged directory raises many kinds
+        whole = zipfile.is_zipfile(path)
+        what = "a damaged file" if whole else "an incomplete download, its end is missing"
+        return f"{what}; fetch it again and compare its size"
+    if any(name.endswith("data.pkl") for name in names):
+        return None
+    return f"a zip archive of other files ({', '.join(names[:3]) or 'empty'}); unpack it"
+
+
+def _opcodes(path: Path) -> list[tuple[str, Any]]:
+    """Name and argument of the opcodes of a file's pickle as far as it is whole; none is run."""
+    found: list[tuple[str, Any]] = []
+    try:
+        stream = BytesIO(_pickle(path))
+        while True:  # torch's older format has several pickles, one after another
+            for opcode, value, _ in pickletools.genops(stream):
+                found.append((opcode.name, value))
+    except Exception:  # the end, or damage of any kind: what came before it is as it was
+        return found
+
+
+def _pickle(path: Path) -> bytes:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return file.read(_LARGEST_PICKLE)
+    with zipfile.ZipFile(path) as archive:
+        entries = (entry for entry in archive.infolist() if entry.filename.endswith("data.pkl"))
+        with archive.open(next(entries)) as file:
+            return file.read(_LARGEST_PICKLE)
+
+
+def _texts(path: Path) -> set[str]:
+    """The texts of a file that torch.save wrote, among them its tensors' names."""
+    if not zipfile.is_zipfile(path):
+        return set()
+    return {value for _, value in _opcodes(path) if isinstance(value, str)}
+
+
+def _unsafe_calls(path: Path) -> list[str]:
+    """Functions and classes that unpickling the file would call, other than a tensor's own."""
+    if _is_safetensors(path):
+        return []
+    calls, texts = [], [""]
+    for name, value in _opcodes(path):
+        if name in ("GLOBAL", "INST"):
+            calls.append(str(value).replace(" ", "."))
+        elif name == "STACK_GLOBAL":
+            calls.append(".".join(texts[-2:]))
+        elif isinstance(value, str):
+            texts.append(value)
+    return [call for call in dict.fromkeys(calls) if not _HARMLESS.match(call)]
+
+
+def _refused(path: Path, calls: list[str]) -> str:
+    """What is wrong with a file whose unpickling calls more than a tensor's own functions."""
+    if malicious := [call for call in calls if _MALICIOUS.match(call)]:
+        return (
+            f"malicious: to unpickle it would run {malicious[0]}, which no weights need; nothing "
+            "was run. Delete it and do not open it with another program"
+        )
+    kind = kind_of_file(path, _texts(path))
+    refused = (
+        f"refused, since to unpickle it would call {calls[0]}; expected tensors, numbers and texts"
+    )
+    if kind is None:
+        return f"{refused} only"
+    return (
+        f"{kind.name}, {refused} only; write its weights alone with the unwrap_model.py of the "
+        "program that trained it"
+    )
+
+
+def load_into(
+    module: nn.Module,
+    path: Path | str,
+    select: Callable[[StateDict], StateDict | None] = dict,
+) -> None:
+    """Load a checkpoint into `module`; missing, unexpected or misshapen tensors raise, by name.
+
+    `select` picks the module's tensors from the file's, see `autoencoder_weights`. Either naming
+    of weight norm fits. The module keeps its precision and device.
     """
-    if all(key.startswith(_PARALLEL) for key in state_dict):
-        state_dict = {key.removeprefix(_PARALLEL): value for key, value in state_dict.items()}
-    if not any(key.startswith(_WRAPPED) for key in state_dict):
-        return state_dict
-    plain = {k.removeprefix(_WRAPPED): v for k, v in state_dict.items() if k.startswith(_WRAPPED)}
-    network = _NETWORK if _is_official(plain) else "model."
-    averaged = {
-        network + key.removeprefix(_AVERAGED): value
-        for key, value in state_dict.items()
-        if key.startswith(_AVERAGED)
-    }
-    return plain | averaged
+    path, expected = Path(path), module.state_dict()
+    content = read_checkpoint(path)
+    selected = select(content)
+    found = _weight_norm_as(expected, content if selected is None else selected)
+    if problems := misfits(expected, found):
+        wrong = _other_kind(path, expected, found) or _other_size(expected, found)
+        raise CheckpointError(
+            f"{path}: {wrong or 'does not fit the model config: ' + '; '.join(problems)}"
+        )
+    module.load_state_dict(found)
 
 
-def load_weights(model: nn.Module, path: Path | str) -> None:
-    """Load a checkpoint into `model`; missing, unexpected or misshapen keys raise, by name.
+def copy_state_dict(model: nn.Module, state_dict: StateDict) -> None:
+    """Load into a three-track model in place of SAT's function, which skips what does not fit.
 
-    Either naming of weight norm fits: the model's own is taken.
+    A network that does not fit raises; other tensors that do not fit are logged and skipped.
     """
     expected = model.state_dict()
-    found = _weight_norm_as(expected, read_checkpoint(path))
+    found = _weight_norm_as(expected, state_dict)
+    network = {key: value for key, value in expected.items() if key.startswith(OUR_NETWORK)}
+    if any(key.startswith((_WRAPPED, _AVERAGED)) for key in found):
+        raise CheckpointError(
+            "a training checkpoint, expected a model: export it first with `python -m mge_plugin "
+            "unwrap_model.py --model-config CONFIG --ckpt-path CHECKPOINT --name NAME "
+            "--use-safetensors`, or continue that training with --ckpt-path"
+        )
+    problems = misfits(network, {k: v for k, v in found.items() if k.startswith(OUR_NETWORK)})
+    if problems:
+        kind = kind_of(found)
+        other = f"{kind.name}; {kind.advice}" if kind not in (None, OURS) else None
+        wrong = other or _other_size(expected, found) or "; ".join(problems)
+        raise CheckpointError(f"the checkpoint does not fit the model config: {wrong}")
     if problems := misfits(expected, found):
-        other = _other_kind(Path(path), expected, found)
-        misfit = f"does not fit the model config: {'; '.join(problems)}"
-        raise CheckpointError(f"{path}: {other or misfit}")
-    model.load_state_dict(found)
-
-
-def _other_kind(
-    path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> str | None:
-    """What `found` is, if of another kind than `expected`, and what to do with it."""
-    wanted, kind = kind_of(expected), kind_of_file(path, found)
-    if kind is None or kind is wanted:
-        return None
-    return f"{kind.name}, expected {wanted.name if wanted else 'another'}; {kind.advice}"
+        logger.warning("tensors of the checkpoint that are not used: %s", "; ".join(problems))
+    fitting = {k: v for k, v in found.items() if k in expected and v.shape == expected[k].shape}
+    model.load_state_dict(expected | fitting)
 
 
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What is missing, unexpected or misshapen in `found`, one phrase a kind."""
+    """Missing, unexpected and misshapen tensors of `found`, one phrase for each kind."""
     shapes = [
         f"{key} {tuple(found[key].shape)} instead of {tuple(value.shape)}"
         for key, value in expected.items()
@@ -397,41 +442,93 @@ def _describe(kind: str, keys: list[str]) -> str:
     return f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN])}{more})"
 
 
-def _are_weights(content: Mapping) -> bool:
-    named = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-    return bool(content) and named
+def _other_kind(path: Path, expected: Iterable[str], found: Iterable[str]) -> str | None:
+    """What `found` is, if of another kind than `expected`, and what to do with it."""
+    wanted, kind = kind_of(expected), kind_of_file(path, found)
+    if kind is None or kind is wanted:
+        return None
+    return f"{kind.name}, expected {wanted.name if wanted else 'another'}; {kind.advice}"
 
 
-def _what_else(content: object, state_dict: object) -> str:
-    """What a file has in place of tensors by name, or among them."""
-    if isinstance(state_dict, Mapping):
-        others = [str(k) for k, value in state_dict.items() if not isinstance(value, Tensor)]
-        if 0 < len(others) < len(state_dict):
-            return f"more than tensors among its weights: {', '.join(others[:_SHOWN])}"
-    inside = sorted(map(str, content)) if isinstance(content, Mapping) else type(content)
-    return f"no weights, expected tensors by name, found {reprlib.repr(inside)}"
+def _other_size(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
+    """Which sizes of a three-track network differ; None if none does or it is another network."""
+    try:
+        sizes, wanted = network_sizes(found), network_sizes(expected)
+    except (KeyError, IndexError, ValueError):
+        return None
+    differ = [
+        f"{key} {size}, the model config has {wanted[key]}"
+        for key, size in sizes.items()
+        if size != wanted[key]
+    ]
+    return f"a three-track model of another size: {'; '.join(differ)}" if differ else None
 
 
-def _refused(path: Path, called: str) -> CheckpointError:
-    """The error of a file that holds more than tensors; its names may still tell what it is."""
-    kind = kind_of_file(path, texts_in(path))
-    refused = f"refused, since opening it would call {called}; expected tensors, numbers and texts"
-    if kind is None:
-        return CheckpointError(f"{path}: {refused} only")
-    if kind is CLAP:
-        return CheckpointError(f"{path}: {kind.name}; {kind.advice}")
-    return CheckpointError(
-        f"{path}: {kind.name}, {refused} only; write its weights alone with the unwrap_model.py of "
-        "the program that trained it"
-    )
+def network_sizes(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes in `model.diffusion.config` that a network's tensors show, under our names."""
+
+    def shape(name: str) -> Any:
+        return weights[OUR_NETWORK + name].shape
+
+    embed_dim, io_channels = shape("transformer.project_in.weight")
+    return {
+        "io_channels": io_channels,
+        "embed_dim": embed_dim,
+        "depth": count_numbers(weights, rf"{re.escape(OUR_NETWORK)}transformer\.layers\.(\d+)\."),
+        "global_cond_dim": shape("to_global_embed.1.weight")[1],
+        "timestep_features_dim": 2 * shape("timestep_features.weight")[0],
+    }
 
 
-def _unreadable(path: Path, reason: str) -> CheckpointError:
-    size = path.stat().st_size
-    if told := _told_by_bytes(path):
-        return CheckpointError(f"{path}: not a readable checkpoint but {told} ({size} bytes)")
-    reason = reason.strip().splitlines()[0][:200] if reason.strip() else "it ends too early"
-    return CheckpointError(
-        f"{path}: not a readable checkpoint ({size} bytes: {reason}); "
-        "an incomplete download or another kind of file?"
-    )
+def count_numbers(weights: Iterable[str], pattern: str) -> int:
+    """How many different numbers the names have where the pattern's group is."""
+    return len({match[1] for key in weights if (match := re.match(pattern, key))})
+
+
+def weights_fingerprint(options: Mapping[str, Any], module: nn.Module) -> str:
+    """A hash of options and of all of a module's weights, 32 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def write_weights(weights: Mapping[str, Tensor], out: Path, origin: str = "") -> Path:
+    """Write a safetensors file, readable as the umask says; `origin` is kept in its metadata."""
+    metadata = {"format": "pt"} | ({"origin": origin} if origin else {})
+    with write_tensors(out) as partial:
+        partial.touch()
+        mode = S_IMODE(partial.stat().st_mode)  # save_file sets a mode of its own
+        save_file(separate(weights), partial, metadata=metadata)
+        partial.chmod(mode)
+    return out
+
+
+@contextmanager
+def write_tensors(out: Path) -> Iterator[Path]:
+    """`written_whole`; what the writers of tensors raise on a full disk becomes an OSError."""
+    with written_whole(out) as partial:
+        try:
+            yield partial
+        except (SafetensorError, RuntimeError) as error:
+            free = disk_usage(out.parent).free / 1e9
+            raise OSError(
+                f"{out}: not written, {str(error).strip().splitlines()[0]}; "
+                f"is the disk full? {free:.1f} GB are free"
+            ) from error
+
+
+def separate(weights: Mapping[str, Tensor]) -> StateDict:
+    """Each tensor in memory of its own on the CPU, copied only where it shares or spans more."""
+    seen: set[int] = set()
+    apart = {}
+    for key, tensor in weights.items():
+        whole = tensor.detach().cpu().contiguous()
+        memory = whole.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() != whole.nbytes:
+            whole = whole.clone()
+        seen.add(memory.data_ptr())
+        apart[key] = whole
+    return apart

@@ -1,25 +1,12 @@
-"""RoBERTa's tokenizer from a local folder, as laion-clap uses it.
+"""CLAP: laion-clap's model from local files, its prompts and audio, and the embedder around it.
 
-Audio as CLAP takes it: mono, 48 kHz, 10 seconds, in 16-bit steps.
+Audio is mono, 48 kHz, in 16-bit steps, in windows of 10 seconds. A window of up to 10 s is repeated
+as often as it fits and then padded with zeros, as laion-clap does. Longer audio becomes as few
+windows of 10 s as leave out half a second at most, evenly spread from its start to its end, and the
+mean of their embeddings is used: laion-clap itself takes 10 s at random, different at every call.
 
-Audio up to 10 s is repeated as often as it fits and then padded with zeros, as laion-clap does.
-Longer audio becomes as few windows of 10 s as leave out half a second at most, evenly spread from
-its start to its end; one window is its start. The mean of their embeddings stands for all.
-laion-clap's random 10 s would be others at every call.
-
-`config` of the conditioner type `mge_clap`, and whether its files are there.
-
-Embeddings of texts, by text: in memory, and on disk if the config names a folder.
-
-laion-clap's model from its checkpoint file, asking nothing of a network.
-
-As it ships, `import laion_clap` fetches three tokenizers, and its text branch fetches RoBERTa's
-weights only to overwrite them. Here both are answered locally: no tokenizer at import, a RoBERTa of
-the sizes that the checkpoint has.
-
-The loaded CLAP: one a process for each pair of files, checked once, shared by everything.
-
-What the conditioner asks: embeddings of texts and audio, loaded when first needed.
+`import laion_clap` downloads three tokenizers, and its text branch downloads RoBERTa's weights only
+to overwrite them. Here both requests are answered locally, so no network is used.
 """
 
 import functools
@@ -34,7 +21,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -44,7 +30,12 @@ from torchaudio.functional import resample
 
 from mge_plugin.config import ConfigError
 from mge_plugin.files import checkpoint_fingerprint, write_file
-from mge_plugin.models.checkpoints import CheckpointError, load_pickled, misfits
+from mge_plugin.models.checkpoints import (
+    CheckpointError,
+    StateDict,
+    load_into,
+    read_checkpoint,
+)
 
 _SAMPLE_RATE = 48_000  # Hz
 _WINDOW = 480_000  # samples
@@ -62,15 +53,15 @@ _resample = functools.partial(
 
 
 def prepare(examples: Sequence[tuple[Tensor, int]]) -> list[Tensor]:
-    """Of each example (audio, sample rate) its windows (window, WINDOW), float32.
+    """The windows (window, samples) of each example (audio, sample rate), float32.
 
-    Audio is (channels, samples) or (samples,). Examples alike in length and rate go together.
+    Audio is (channels, samples) or (samples,). Examples of equal length and rate are one batch.
     """
     monos = [_mono(audio) for audio, _ in examples]
     alike: dict[tuple[int, int], list[int]] = {}
     for place, (mono, (_, rate)) in enumerate(zip(monos, examples, strict=True)):
         alike.setdefault((len(mono), rate), []).append(place)
-    prepared = {}
+    prepared: dict[int, Tensor] = {}
     for (_, rate), places in alike.items():
         batch = torch.stack([monos[place] for place in places])
         if not batch.isfinite().all():
@@ -146,7 +137,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 class TextCache:
-    """A mapping text -> embedding (512,); what is on disk is read at the first question."""
+    """A mapping text -> embedding (512,); one that is on disk is read at its first use."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
@@ -171,7 +162,7 @@ class TextCache:
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
 
     def _read(self, text: str) -> Tensor | None:
-        """From disk; a file that cannot be read is made anew."""
+        """From disk; None if there is none or it cannot be read."""
         if self.folder is None or not self._path(text).is_file():
             return None
         try:
@@ -182,7 +173,7 @@ class TextCache:
 
 @functools.lru_cache(maxsize=4)
 def shared_texts(config: ClapConfig) -> TextCache:
-    """The process's texts of a config; its folder has a subfolder for each checkpoint."""
+    """The process's cache for a config; its folder has a subfolder for each checkpoint."""
     if config.cache_dir is None:
         return TextCache()
     config.check_files()
@@ -198,9 +189,15 @@ _hub = threading.Lock()  # transformers' classes are patched for a moment
 def load_clap(ckpt_path: str, audio_model: str) -> nn.Module:
     """laion-clap's model, float32 on the CPU, in eval mode, every weight from the file.
 
-    torch's random generator is left as it was: a run must not depend on when this happens.
+    torch's random generator is restored: a run must not depend on when this happens.
     """
-    weights = read_weights(Path(ckpt_path))
+    path = Path(ckpt_path)
+    weights = _clap_weights(read_checkpoint(path))
+    if f"{_TEXT}embeddings.word_embeddings.weight" not in weights:
+        raise CheckpointError(
+            f"{path}: not a CLAP checkpoint with a RoBERTa text branch, found keys such as "
+            f"{', '.join(sorted(weights)[:3]) or 'none'}"
+        )
     factory = _import_factory()
     if audio_model not in factory.list_models():
         raise ValueError(
@@ -208,43 +205,17 @@ def load_clap(ckpt_path: str, audio_model: str) -> nn.Module:
         )
     with _hub_answered(weights), redirect_stdout(StringIO()), torch.random.fork_rng(devices=[]):
         model, _ = factory.create_model(audio_model, "roberta", device=torch.device("cpu"))
-    problems = misfits(model.state_dict(), weights)
-    if problems:
-        raise CheckpointError(
-            f"{ckpt_path}: not the weights of a CLAP with {audio_model}: {'; '.join(problems)}"
-        )
-    model.load_state_dict(weights)
+    load_into(model, path, _clap_weights)
     return model.eval().requires_grad_(False)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The checkpoint's tensors under laion-clap's own names, mapped until they are used."""
-    with torch.serialization.safe_globals(_numpy_scalars()):  # beside the weights: scores
-        content = load_pickled(path)
-    state_dict = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    tensors = {key: value for key, value in state_dict.items() if isinstance(value, Tensor)}
-    weights = {key.removeprefix("module."): value for key, value in tensors.items()}
-    weights.pop(_OBSOLETE, None)
-    if f"{_TEXT}embeddings.word_embeddings.weight" not in weights:
-        raise CheckpointError(
-            f"{path}: not a CLAP checkpoint with a RoBERTa text branch, found keys such as "
-            f"{', '.join(sorted(weights)[:3]) or 'none'}"
-        )
-    return weights
-
-
-def _numpy_scalars() -> list[Any]:
-    """What numpy needs to rebuild a number: nothing of it runs code from the file."""
-    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")]
-    try:
-        from numpy._core.multiarray import scalar
-    except ImportError:  # numpy before 2
-        from numpy.core.multiarray import scalar
-    return [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, *kinds]
+def _clap_weights(weights: StateDict) -> StateDict:
+    """Without a tensor that newer versions of transformers do not have."""
+    return {key: value for key, value in weights.items() if key != _OBSOLETE}
 
 
 def _import_factory() -> ModuleType:
-    """laion-clap's `clap_module.factory`, a top-level module of its own making."""
+    """laion-clap's `clap_module.factory`; `import laion_clap` makes `clap_module` importable."""
     with _hub_answered():
         try:
             import laion_clap  # noqa: F401
@@ -260,7 +231,7 @@ def _import_factory() -> ModuleType:
 
 @contextmanager
 def _hub_answered(weights: Mapping[str, Tensor] | None = None) -> Iterator[None]:
-    """Let transformers' `from_pretrained` give no tokenizer, and a RoBERTa sized as the weights."""
+    """Let `from_pretrained` return no tokenizer, and a RoBERTa with the sizes of the weights."""
     import transformers
 
     def no_tokenizer(*_: Any, **__: Any) -> None:
@@ -268,7 +239,7 @@ def _hub_answered(weights: Mapping[str, Tensor] | None = None) -> Iterator[None]
 
     def roberta(*_: Any, **__: Any) -> nn.Module:
         if weights is None:
-            raise RuntimeError("laion-clap asks for RoBERTa's weights at import")
+            raise RuntimeError("laion-clap requests RoBERTa's weights at import")
         return transformers.RobertaModel(_roberta_config(weights))
 
     answers = {
@@ -292,7 +263,7 @@ def _hub_answered(weights: Mapping[str, Tensor] | None = None) -> Iterator[None]
 
 
 def _roberta_config(weights: Mapping[str, Tensor]) -> Any:
-    """RoBERTa's sizes as the checkpoint has them; the rest is roberta-base's."""
+    """RoBERTa of the sizes in the checkpoint; everything else as in roberta-base."""
     from transformers import RobertaConfig
 
     vocabulary, width = weights[f"{_TEXT}embeddings.word_embeddings.weight"].shape
@@ -362,7 +333,7 @@ def _open(folder: str) -> Any:
 
 
 _BATCH = 32  # texts or windows at a time
-_PROBES = ("bass guitar", "violin", "drums", "a woman singing")  # must not come out alike
+_PROBES = ("bass guitar", "violin", "drums", "a woman singing")  # must differ
 _PARALLEL = 0.95  # cosine from which on two embeddings of different prompts are suspicious
 _loading = threading.Lock()  # a second thread waits for the first one's instance
 
@@ -396,9 +367,9 @@ class Clap:
         return torch.cat(parts).cpu()
 
     def audio(self, examples: Sequence[tuple[Tensor, int]]) -> Tensor:
-        """One embedding an example (audio, sample rate): (example, 512), on the examples' device.
+        """One embedding per example (audio, sample rate): (example, 512), on the examples' device.
 
-        Of an example longer than 10 s: the mean of its windows' embeddings, of length 1 again.
+        For an example longer than 10 s the mean of its windows' embeddings, scaled to length 1.
         """
         windows = prepare(examples)
         self.model.to(windows[0].device)
@@ -422,14 +393,14 @@ class Clap:
         return next(self.model.parameters()).device
 
     def check(self, files: str) -> None:
-        """Raise if different prompts come out alike: a failure that nothing else shows."""
+        """Raise if different prompts have the same embedding: a failure that nothing else shows."""
         self.tokenizer.check(_PROBES)
         embedded = self.texts(_PROBES)
         rows, columns = torch.triu_indices(len(_PROBES), len(_PROBES), 1)
         cosines = (embedded @ embedded.T)[rows, columns]
         if not bool(cosines.max() < _PARALLEL):
             raise ValueError(
-                f"{files}: the text branch hears no difference between prompts (cosine "
+                f"{files}: the text branch does not distinguish prompts (cosine "
                 f"{cosines.max():.4f} of {_PROBES}, expected below {_PARALLEL})"
             )
 
@@ -442,15 +413,15 @@ def _full_precision(device: torch.device) -> torch.autocast:
 class ClapEmbedder:
     """CLAP behind a conditioner.
 
-    Not a torch module on purpose: its weights belong to no checkpoint of ours, are not trained,
-    averaged or halved, and stay where they are until something is asked.
+    Not a torch module on purpose: its weights are in no checkpoint of ours, they are not trained,
+    averaged or halved, and they are loaded at the first use.
     """
 
     def __init__(self, config: ClapConfig) -> None:
         self.config = config
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (text, 512) on the CPU; a text is embedded once a process."""
+        """Unit vectors (text, 512) on the CPU; each text is embedded once per process."""
         cache = shared_texts(self.config)
         missing = [text for text in dict.fromkeys(texts) if text not in cache]
         if missing:

@@ -1,8 +1,8 @@
-"""One embedding a track from what is asked of it: (batch, track, width), zeros where nothing is."""
+"""Prompts to one embedding per track: (batch, track, width), zeros where a track has none."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from stable_audio_tools.models.conditioners import Conditioner, MultiConditioner
@@ -17,18 +17,25 @@ from mge_plugin.tracks import NUM_TRACKS
 
 
 class _Embedder(Protocol):
-    """What a conditioner needs: texts in, unit vectors (texts, width) out.
-
-    One that hears too has `embed_audio`, from pairs (audio, sample rate), see ClapEmbedder.
-    """
+    """Embeds texts as unit vectors (texts, width)."""
 
     def embed_text(self, texts: Sequence[str]) -> Tensor: ...
+
+
+@runtime_checkable
+class _AudioEmbedder(_Embedder, Protocol):
+    """Also embeds pairs (audio, sample rate), see ClapEmbedder."""
+
+    def embed_audio(self, examples: Sequence[tuple[Tensor, int]]) -> Tensor: ...
+
+
+_Rows = tuple[list[int], Tensor]  # places (item x track) and their embeddings (place, width)
 
 
 class TrackConditioner(Conditioner):
     """Prompts (see `mge_plugin.prompts`) to embeddings (b, k, width), in SAT's conditioner form.
 
-    With a text and an audio example the embedding is their convex mix (paper, section E.3),
+    A text together with an audio example gives their convex mix (paper, section E.3),
     text_weight x text + (1 - text_weight) x audio, which is not scaled to length 1 again.
     """
 
@@ -37,58 +44,67 @@ class TrackConditioner(Conditioner):
         self.embedder = embedder
 
     @property
-    def hears(self) -> bool:
+    def supports_audio(self) -> bool:
         """Whether audio can be embedded, not only text."""
-        return hasattr(self.embedder, "embed_audio")
+        return isinstance(self.embedder, _AudioEmbedder)
 
     def forward(self, prompts: Sequence[Any], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Embeddings (b, k, width) and a mask (b, k), 1 where a track has a prompt."""
-        embeddings = torch.zeros(len(prompts), NUM_TRACKS, self.output_dim, device=device)
-        mask = embeddings.new_zeros(embeddings.shape[:2])
-        asked = {
-            (item, track): track_prompt
+        by_place = {
+            item * NUM_TRACKS + track: track_prompt
             for item, prompt in enumerate(prompts)
             for track, track_prompt in track_prompts(prompt).items()
         }
-        texts, examples = self._embed_texts(asked, device), self._embed_examples(asked, device)
-        for place, prompt in asked.items():
-            embeddings[place] = _mix(texts.get(place), examples.get(place), prompt.text_weight)
-            mask[place] = 1.0
-        return embeddings, mask
+        shares = torch.zeros(2, len(prompts) * NUM_TRACKS)  # of text and of audio
+        for place, prompt in by_place.items():
+            both = prompt.has_text and prompt.has_example
+            text = prompt.text_weight if both else float(prompt.has_text)
+            shares[:, place] = torch.tensor([text, 1 - text])
+        mask = (shares.sum(dim=0) > 0).float()
+        shares = shares.to(device)
+        embeddings = shares[0, :, None] * self._grid(self._texts(by_place), len(prompts), device)
+        for embedded in self._examples(by_place, device):
+            embeddings += shares[1, :, None] * self._grid(embedded, len(prompts), device)
+        shape = (len(prompts), NUM_TRACKS)
+        return embeddings.unflatten(0, shape), mask.to(device).view(shape)
 
-    def _embed_texts(
-        self, asked: Mapping[Any, TrackPrompt], device: torch.device | str
-    ) -> dict[Any, Tensor]:
-        """By place, (width,); one call for all."""
-        texts = {place: prompt.text for place, prompt in asked.items() if prompt.has_text}
-        if not texts:
-            return {}
-        embedded = self.embedder.embed_text(list(texts.values())).to(device)
-        return dict(zip(texts, embedded, strict=True))
+    def _grid(self, embedded: _Rows, items: int, device: torch.device | str) -> Tensor:
+        """Rows at their places, zeros elsewhere: (item x track, width)."""
+        places, rows = embedded
+        grid = torch.zeros(items * NUM_TRACKS, self.output_dim, device=device)
+        if places:
+            grid[torch.tensor(places, device=device)] = rows.to(device, torch.float32)
+        return grid
 
-    def _embed_examples(
-        self, asked: Mapping[Any, TrackPrompt], device: torch.device | str
-    ) -> dict[Any, Tensor]:
-        """By place, (width,); one call for those that are not embedded yet."""
+    def _texts(self, by_place: Mapping[int, TrackPrompt]) -> _Rows:
+        """Embeddings of all texts, in one call."""
+        texts = {place: p.text or "" for place, p in by_place.items() if p.has_text}
+        rows = self.embedder.embed_text([*texts.values()]) if texts else torch.empty(0)
+        return list(texts), rows
+
+    def _examples(
+        self, by_place: Mapping[int, TrackPrompt], device: torch.device | str
+    ) -> Iterator[_Rows]:
+        """Embeddings of the audio examples: those that come embedded, the others in one call."""
         ready = {
-            place: self._of_width(prompt.embedding).to(device, torch.float32)
-            for place, prompt in asked.items()
+            place: self._of_width(prompt.embedding)
+            for place, prompt in by_place.items()
             if prompt.embedding is not None
         }
         audio = {
             place: (torch.as_tensor(p.audio).to(device), p.sample_rate)
-            for place, p in asked.items()
+            for place, p in by_place.items()
             if p.audio is not None and place not in ready
         }
-        if audio and not self.hears:
+        if audio and not isinstance(self.embedder, _AudioEmbedder):
             kind = type(self.embedder).__name__
             raise ValueError(
                 f"{kind} embeds texts only; an audio example needs type mge_clap or mge_text_audio"
             )
-        if not audio:
-            return ready
-        embedded = self.embedder.embed_audio(list(audio.values())).to(device)
-        return ready | dict(zip(audio, embedded, strict=True))
+        if ready:
+            yield list(ready), torch.stack([*ready.values()])
+        if audio:
+            yield list(audio), self.embedder.embed_audio([*audio.values()])
 
     def _of_width(self, embedding: Tensor) -> Tensor:
         if embedding.shape != (self.output_dim,):
@@ -96,13 +112,7 @@ class TrackConditioner(Conditioner):
                 f"an embedded example: expected shape ({self.output_dim},), "
                 f"found {tuple(embedding.shape)}"
             )
-        return embedding
-
-
-def _mix(text: Tensor | None, example: Tensor | None, text_weight: float) -> Tensor:
-    if text is None or example is None:
-        return example if text is None else text
-    return text_weight * text + (1 - text_weight) * example
+        return embedding.float()
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,7 @@ class ConditioningConfig:
     def __post_init__(self) -> None:
         ids = [entry.id for entry in self.configs]
         if len(set(ids)) < len(ids):
-            raise ConfigError(f"configs: every id must be another, found {ids}")
+            raise ConfigError(f"configs: ids must differ, found {ids}")
         if self.cond_dim < 1:
             raise ConfigError(f"cond_dim must be 1 or more, found {self.cond_dim}")
 
@@ -158,7 +168,7 @@ CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], _Embedder]] = {
 
 
 def create_conditioner(config: Mapping[str, Any]) -> MultiConditioner:
-    """Build SAT's MultiConditioner from `model.conditioning`, of our conditioner types."""
+    """Build SAT's MultiConditioner from `model.conditioning`; every type is one of ours."""
     where = "model.conditioning"
     section = parse_section(ConditioningConfig, config, where)
     conditioners = {}

@@ -8,8 +8,6 @@
 
 The transformer, its attention and its feed-forward are stable-audio-tools' own; what differs from a
 SAT DiT is that norms, timesteps and conditioning work per track.
-
-Modules that stay float32 in a halved model.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from einops.layers.torch import Rearrange
 from stable_audio_tools.models.transformer import ContinuousTransformer, TransformerBlock
@@ -40,6 +37,9 @@ class Float32Module(nn.Module):
 
 _MODULATIONS = 6  # scale, shift and gate, for attention and for the feed-forward
 _MIN_HEAD_WIDTH = 32  # SAT's rotary embedding turns so many channels of a head
+_BYTES_PER_ACTIVATION = 114  # saved for each token, block and channel (21.8 GB at batch 64)
+_BYTES_PER_PARAMETER = 12  # of a gradient and Adam's two moments
+_SHARE = 0.9  # of the free memory that is used
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class DiTConfig:
     global_cond_dim: int = 512  # width of one track's embedding; paper: 512
     timestep_features_dim: int = 256  # Fourier features of a level; paper: 256
     norm_type: Literal["groupnorm", "layernorm"] = "groupnorm"  # by track or not; paper: groupnorm
-    use_checkpointing: bool = True  # training recomputes activations: less memory, a third slower
+    # training recomputes activations: less memory, a third slower; auto: only where they do not fit
+    use_checkpointing: bool | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -97,7 +98,10 @@ class TimestepFeatures(Float32Module):
 
 
 class TrackGroupNorm(nn.Module):
-    """GroupNorm over (a track's channels x frames), one group a track; (b, n, k*w) in and out."""
+    """GroupNorm over (a track's channels x frames), one group per track; (b, n, k*w) in and out.
+
+    Computed in float32 without transposing: torch's own needs channels before frames, and copies.
+    """
 
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -106,16 +110,19 @@ class TrackGroupNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = rearrange(x, "b n d -> b d n 1")  # an image in channels-last order: nothing is copied
-        x = F.group_norm(x, NUM_TRACKS, self.gamma.to(x.dtype), self.beta.to(x.dtype), self.eps)
-        return rearrange(x, "b d n 1 -> b n d")
+        # a view of the tracks; mean and variance are those of one (frame, channel) plane
+        tracks = rearrange(x.float(), "b n (k w) -> b n k w", k=NUM_TRACKS)
+        variance, mean = torch.var_mean(tracks, dim=(1, 3), keepdim=True, correction=0)
+        scale = self.gamma.float().view(NUM_TRACKS, -1) * torch.rsqrt(variance + self.eps)
+        shift = self.beta.float().view(NUM_TRACKS, -1) - mean * scale
+        return torch.addcmul(shift, tracks, scale).flatten(2).to(x.dtype)
 
 
 class TrackLinear(nn.Conv1d):
-    """A linear layer a track, no weight shared: (b, k, width) in, (b, k, out) out.
+    """One linear layer per track, without shared weights: (b, k, width) in, (b, k, out) out.
 
-    It holds the published weights, those of a grouped convolution over one frame, and SAT's LoRA
-    knows it as one; as one product of matrices it is computed up to four times faster.
+    Its weights have the published shape, of a grouped convolution over one frame, and SAT's LoRA
+    treats it as such; computed as one batched product of matrices it is up to four times faster.
     """
 
     def __init__(self, width: int, out: int, bias: bool) -> None:
@@ -166,6 +173,7 @@ class MGEDiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = config.use_checkpointing is True  # auto: see `needs_checkpointing`
         dim, width = config.embed_dim, config.embed_dim // NUM_TRACKS
         features, embedding = config.timestep_features_dim, config.global_cond_dim
         self.timestep_features = TimestepFeatures(features)
@@ -202,7 +210,7 @@ class MGEDiT(nn.Module):
             rearrange(x, "b c n -> b n c"),
             prepend_embeds=self._timestep_token(t),
             global_cond=modulations,
-            use_checkpointing=self.config.use_checkpointing and torch.is_grad_enabled(),
+            use_checkpointing=self.checkpointing and torch.is_grad_enabled(),
         )
         x = rearrange(x[:, 1:], "b n c -> b c n")  # without the timestep's token
         return (self.postprocess_conv(x) + x).to(precision)
@@ -214,6 +222,22 @@ class MGEDiT(nn.Module):
 
     def _dtype(self) -> torch.dtype:
         return self.preprocess_conv.weight.dtype
+
+
+def needs_checkpointing(network: MGEDiT, latents: Tensor) -> bool:
+    """Whether the activations of a training step on `latents` (b, k, c, n) do not fit the GPU.
+
+    What Adam and the gradients will need is counted too: the first step has neither yet.
+    """
+    if not latents.is_cuda:
+        return False
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    tokens = latents.shape[0] * (latents.shape[-1] + 1)
+    width = network.config.embed_dim * network.config.depth
+    activations = _BYTES_PER_ACTIVATION * tokens * width
+    free, _ = torch.cuda.mem_get_info(latents.device)
+    free += torch.cuda.memory_reserved(latents.device) - torch.cuda.memory_allocated(latents.device)
+    return activations + _BYTES_PER_PARAMETER * parameters > _SHARE * free
 
 
 def _track_projection(width: int, hidden: int, out: int, bias: bool) -> nn.Sequential:

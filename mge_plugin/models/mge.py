@@ -1,6 +1,6 @@
 """The three-track model in stable-audio-tools' form, and its construction from a model config."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,11 +9,10 @@ from stable_audio_tools.models.diffusion import (
     ConditionedDiffusionModel,
     ConditionedDiffusionModelWrapper,
 )
-from stable_audio_tools.models.factory import create_pretransform_from_config
-from torch import Tensor
+from torch import Tensor, nn
 
-from mge_plugin import registry
-from mge_plugin.config import ConfigError, parse_section
+from mge_plugin.config import ConfigError, at, found, parse_section, problems_of, whole
+from mge_plugin.models.autoencoder import autoencoder_problems, create_pretransform
 from mge_plugin.models.conditioning import create_conditioner
 from mge_plugin.models.dit import DiTConfig, MGEDiT
 from mge_plugin.models.given import Given
@@ -64,8 +63,11 @@ class MGEDiffusion(ConditionedDiffusionModel):
         _reject_unsupported(sat_options)
         t = t[:, None].expand(-1, NUM_TRACKS) if t.ndim == 1 else t
         if modulations is None:
+            if global_cond is None:
+                raise TypeError("the mge_dit network needs global_cond or modulations")
             modulations = self.modulate(global_cond)
-        guidance = Guidance(cfg_scale, tuple(cfg_interval), scale_phi, apg_scale)
+        lowest, highest = cfg_interval
+        guidance = Guidance(cfg_scale, (lowest, highest), scale_phi, apg_scale)
         prediction, away = self.predict(
             unpack(x), t, modulations, negative_modulations, given, guidance
         )
@@ -118,6 +120,17 @@ class MGEDiffusion(ConditionedDiffusionModel):
 class MGEModel(ConditionedDiffusionModelWrapper):
     """Autoencoder, conditioner and network together; SAT's scripts and UI know it as their own."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._initial = None if self.pretransform is None else _first_weight(self.pretransform)
+
+    def has_random_autoencoder(self) -> bool:
+        """Whether the autoencoder still has the weights that it was created with."""
+        weight = None if self.pretransform is None else _first_weight(self.pretransform)
+        if weight is None or self._initial is None:
+            return False
+        return torch.equal(weight, self._initial)
+
     def embeddings(self, conditioning_tensors: Mapping[str, Any]) -> Tensor:
         """Embeddings (b, k, d), the sum of those of the conditioners in `global_cond_ids`."""
         return sum(conditioning_tensors[key][0] for key in self.global_cond_ids)
@@ -135,13 +148,21 @@ class MGEModel(ConditionedDiffusionModelWrapper):
         return {"modulations": modulations, "given": conditioning_tensors.get(GIVEN)}
 
 
+def _first_weight(module: nn.Module) -> Tensor | None:
+    """A copy of a module's first parameter on the CPU; None if it has none or has no memory."""
+    parameter = next(module.parameters(), None)
+    if parameter is None or parameter.is_meta:
+        return None
+    return parameter.detach().float().cpu().clone()
+
+
 @dataclass(frozen=True)
 class DiffusionConfig:
     """`model.diffusion`."""
 
     type: Literal["mge_dit"]
     config: DiTConfig
-    global_cond_ids: tuple[str, ...] = ("prompt",)  # conditioners whose embeddings the network gets
+    global_cond_ids: tuple[str, ...] = ("prompt",)  # ids of the conditioners of the network
     diffusion_objective: Literal["v", "rectified_flow"] = "v"  # what is predicted; paper: v
 
 
@@ -157,15 +178,12 @@ class ModelConfig:
 
 def create_mge_model(model_config: Mapping[str, Any]) -> MGEModel:
     """Build the model from a SAT model config whose `model.diffusion.type` is `mge_dit`."""
+    if problems := model_problems(model_config):
+        raise ConfigError(*problems)
     config = parse_section(ModelConfig, model_config["model"], "model")
-    _check_channels(config)
-    registry.install()  # the autoencoder may be ours
     pretransform = None
     if config.pretransform:
-        pretransform = create_pretransform_from_config(
-            config.pretransform, model_config["sample_rate"]
-        )
-        _check_latents(config, pretransform.encoded_channels)
+        pretransform = create_pretransform(config.pretransform, model_config["sample_rate"])
     return MGEModel(
         MGEDiffusion(config.diffusion.config, OBJECTIVES[config.diffusion.diffusion_objective]),
         create_conditioner(config.conditioning),
@@ -178,35 +196,73 @@ def create_mge_model(model_config: Mapping[str, Any]) -> MGEModel:
     )
 
 
-def _check_channels(config: ModelConfig) -> None:
-    """Raise ConfigError unless the sizes that two sections name are equal."""
-    network, width = config.diffusion.config, config.conditioning.get("cond_dim")
-    if network.io_channels != config.io_channels:
-        raise ConfigError(
-            f"model.diffusion.config.io_channels is {network.io_channels}, "
-            f"but model.io_channels is {config.io_channels}: they must be equal"
+_AUTOENCODER = "model.pretransform.config"
+_PROMPTED = "model.diffusion.global_cond_ids"
+
+
+def model_problems(config: Mapping[str, Any]) -> list[str]:
+    """What keeps a three-track model from being built, all at once; empty if nothing does.
+
+    A rule looks at one thing in the JSON and passes over what another rule reports, so that no
+    mistake hides another. A model may have no autoencoder: it is then trained on latents alone.
+    """
+    rules = (_types, _sections, _equal_sizes, _prompts)
+    problems = [problem for rule in rules for problem in rule(config)]
+    if at(config, "model.pretransform"):
+        problems += autoencoder_problems(config, _AUTOENCODER)
+    return problems
+
+
+def _types(config: Mapping[str, Any]) -> Iterator[str]:
+    expected = {"model_type": "diffusion_cond_inpaint"}
+    if at(config, "model.pretransform"):
+        expected["model.pretransform.type"] = "autoencoder"
+    for path, name in expected.items():
+        if at(config, path) != name:
+            yield f"{path}: expected {name!r}, found {found(at(config, path))}"
+
+
+def _sections(config: Mapping[str, Any]) -> list[str]:
+    """Unknown and missing keys, wrong types, sizes that a section's own rules refuse."""
+    problems = problems_of(parse_section, ModelConfig, at(config, "model"), "model")
+    conditioning = at(config, "model.conditioning")
+    if isinstance(conditioning, Mapping):
+        with torch.device("meta"):  # draws nothing from the global generator
+            problems += problems_of(create_conditioner, conditioning)
+    return problems
+
+
+def _equal_sizes(config: Mapping[str, Any]) -> Iterator[str]:
+    """Sizes that two sections name."""
+    network = "model.diffusion.config"
+    pairs = {"model.io_channels": "io_channels", "model.conditioning.cond_dim": "global_cond_dim"}
+    for path, key in pairs.items():
+        size, other = (
+            whole(config, path),
+            whole(config, f"{network}.{key}", getattr(DiTConfig, key)),
         )
-    if width != network.global_cond_dim:
-        raise ConfigError(
-            f"model.conditioning.cond_dim is {width}, but "
-            f"model.diffusion.config.global_cond_dim is {network.global_cond_dim}: "
-            "they must be equal"
-        )
-    ids = {entry.get("id") for entry in config.conditioning.get("configs", [])}
-    if unknown := set(config.diffusion.global_cond_ids) - ids:
-        raise ConfigError(
-            f"model.diffusion.global_cond_ids names {sorted(unknown)}, "
-            f"but model.conditioning.configs has {sorted(map(str, ids))}"
+        if size and other and size != other:
+            yield f"{path} is {size}, but {network}.{key} is {other}: they must be equal"
+    channels, latent = (
+        whole(config, "model.io_channels"),
+        whole(config, f"{_AUTOENCODER}.latent_dim"),
+    )
+    if channels and latent and channels != NUM_TRACKS * latent:
+        yield (
+            f"model.io_channels is {channels}, expected {NUM_TRACKS} x {latent} latent channels "
+            f"= {NUM_TRACKS * latent}"
         )
 
 
-def _check_latents(config: ModelConfig, latent_channels: int) -> None:
-    if config.io_channels != NUM_TRACKS * latent_channels:
-        raise ConfigError(
-            f"model.io_channels is {config.io_channels}, but the pretransform has "
-            f"{latent_channels} latent channels: expected {NUM_TRACKS} x {latent_channels} = "
-            f"{NUM_TRACKS * latent_channels}"
-        )
+def _prompts(config: Mapping[str, Any]) -> Iterator[str]:
+    """The conditioners that the network uses exist."""
+    names = at(config, _PROMPTED)
+    names = list(DiffusionConfig.global_cond_ids) if names is None else names
+    entries = at(config, "model.conditioning.configs")
+    if isinstance(names, list) and isinstance(entries, list):
+        ids = [at(entry, "id") for entry in entries]
+        if not names or any(name not in ids for name in names):
+            yield f"{_PROMPTED}: expected ids of {found(ids)}, found {found(names)}"
 
 
 def _reject_unsupported(sat_options: Mapping[str, Any]) -> None:

@@ -1,50 +1,67 @@
-"""The published checkpoint in and out (`mge import`): weights under our names and their SAT config.
+"""The published implementation's checkpoints in and out (`mge import`).
 
-Tensors stay where the file maps them into memory until they are written: a model of 4 GB needs no
-4 GB of memory.
+| published | here, and in stable-audio-tools |
+|---|---|
+| model_dit. | model.model. |
+| to_scale_shift_gate.2.weight | to_modulations.2.weight |
+| pretransform.model. | pretransform.model. |
 
-The SAT model config that tensors fit, their sizes read from them, and the proof that they do.
+The SAT model config is made from the sizes of the tensors. Tensors stay where the file maps them
+into memory until they are written: a model of 4 GB needs no 4 GB of memory.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from shutil import disk_usage
-from stat import S_IMODE
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from stable_audio_tools.models.autoencoders import create_autoencoder_from_config
 from torch import Tensor, nn
 
 from mge_plugin.config import ConfigError, read_json
-from mge_plugin.files import shipped_file, written_whole
-from mge_plugin.models import checkpoints as foreign
-from mge_plugin.models import checkpoints as official
-from mge_plugin.models.checkpoints import CheckpointError, StateDict, misfits, read_checkpoint
-from mge_plugin.models.clap import CHECKPOINT, TOKENIZER, WIDTH
-
-# What imports SAT is imported where a model is built: a file that is no model is told sooner.
-
-_AUTOENCODER_NAMES = ("encoder.", "decoder.")
-# Where an autoencoder's names are: in a whole model, in SAT's training of one (the averaged weights
-# first), alone.
-_AUTOENCODER_PREFIXES = (
-    official.PUBLISHED_AUTOENCODER,
-    "autoencoder_ema.ema_model.",
-    "autoencoder.",
-    "",
+from mge_plugin.files import shipped_file
+from mge_plugin.models import checkpoints
+from mge_plugin.models.checkpoints import (
+    AUTOENCODER_PREFIX,
+    OUR_NETWORK,
+    PUBLISHED_NETWORK,
+    CheckpointError,
+    Kind,
+    StateDict,
+    autoencoder_weights,
+    count_numbers,
+    kind_of_file,
+    misfits,
+    network_sizes,
+    old_weight_norm,
+    read_checkpoint,
+    separate,
+    write_tensors,
 )
+from mge_plugin.models.clap import CHECKPOINT, TOKENIZER, WIDTH
+from mge_plugin.models.mge import create_mge_model
+
+_Sizes = TypeVar("_Sizes")
+
+_MODULATION, _OUR_MODULATION = ".to_scale_shift_gate.", ".to_modulations."
+_HEAD_WIDTH = 32  # channels of an attention head
 _AUTOENCODER_FRAMES = 16  # of a window of an autoencoder alone, as in mge_vae_16k.json
-_MOST_AUDIO_CHANNELS = 8  # with more, the autoencoder is one of patches of samples
+_MOST_AUDIO_CHANNELS = 8  # an autoencoder with more is one of patches of samples
+_PARTS = (OUR_NETWORK, AUTOENCODER_PREFIX)  # how the names of a three-track model start
+_AUTOENCODER_KINDS = (
+    checkpoints.AUTOENCODER,
+    checkpoints.INNER_AUTOENCODER,
+    checkpoints.AUTOENCODER_TRAINING,
+)
+_SHOWN = 3  # names of tensors in a message
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """What no tensor shows of a published model; the defaults are its authors'."""
+    """Settings of a published model that its tensors do not show; the defaults are its authors'."""
 
     norm_type: str = "groupnorm"
     sample_rate: int = 16000  # Hz
@@ -60,20 +77,72 @@ class Unseen:
             )
 
 
-def by_prefix(found: Mapping[str, Tensor]) -> Iterator[StateDict]:
-    """What an autoencoder may be: the tensors under each known prefix, without it."""
-    for prefix in _AUTOENCODER_PREFIXES:
-        yield {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+def from_official(weights: Mapping[str, Tensor]) -> StateDict:
+    """Published names to ours; the tensors are the same objects."""
+    return {
+        _replace_start(key, PUBLISHED_NETWORK, OUR_NETWORK).replace(
+            _MODULATION, _OUR_MODULATION
+        ): value
+        for key, value in old_weight_norm(weights).items()
+    }
 
 
-def autoencoder_weights(found: Mapping[str, Tensor]) -> StateDict | None:
-    """An autoencoder's tensors without prefix, the averaged ones of a training; None if not one."""
-    for bare in by_prefix(found):
-        parts = {k: v for k, v in bare.items() if k.startswith(_AUTOENCODER_NAMES)}
-        if all(any(k.startswith(name) for k in parts) for name in _AUTOENCODER_NAMES):
-            bottleneck = {k: v for k, v in bare.items() if k.startswith("bottleneck.")}
-            return official.old_weight_norm(parts | bottleneck)
-    return None
+def to_official(weights: Mapping[str, Tensor]) -> StateDict:
+    """Our names to the published ones; the tensors are the same objects."""
+    return {
+        _replace_start(key, OUR_NETWORK, PUBLISHED_NETWORK).replace(
+            _OUR_MODULATION, _MODULATION
+        ): value
+        for key, value in old_weight_norm(weights).items()
+    }
+
+
+def _replace_start(key: str, start: str, new: str) -> str:
+    return new + key.removeprefix(start) if key.startswith(start) else key
+
+
+@dataclass(frozen=True)
+class _Oobleck:
+    """The sizes of one half of SAT's Oobleck autoencoder."""
+
+    io_channels: int  # of the audio
+    channels: int
+    c_mults: list[int]
+    strides: list[int]
+    latent_dim: int
+    use_snake: bool
+
+
+def _encoder_sizes(weights: Mapping[str, Tensor]) -> _Oobleck:
+    """From an autoencoder's tensors, names starting with `encoder.layers.`."""
+    stages = count_numbers(weights, r"encoder\.layers\.(\d+)\.layers\.4\.weight_v")
+    first = weights["encoder.layers.0.weight_v"].shape
+    downs = [weights[f"encoder.layers.{i + 1}.layers.4.weight_v"].shape for i in range(stages)]
+    channels = first[0]
+    return _Oobleck(
+        io_channels=first[1],
+        channels=channels,
+        c_mults=[down[0] // channels for down in downs],
+        strides=[down[2] // 2 for down in downs],  # a kernel is two strides long
+        latent_dim=weights[f"encoder.layers.{stages + 2}.weight_v"].shape[0],
+        use_snake="encoder.layers.1.layers.3.alpha" in weights,
+    )
+
+
+def _decoder_sizes(weights: Mapping[str, Tensor]) -> _Oobleck:
+    """From an autoencoder's tensors, names starting with `decoder.layers.`."""
+    stages = count_numbers(weights, r"decoder\.layers\.(\d+)\.layers\.1\.weight_v")
+    ups = [weights[f"decoder.layers.{i + 1}.layers.1.weight_v"].shape for i in range(stages)]
+    last = weights[f"decoder.layers.{stages + 2}.weight_v"].shape
+    channels = last[1]
+    return _Oobleck(
+        io_channels=last[0],
+        channels=channels,
+        c_mults=[up[0] // channels for up in reversed(ups)],
+        strides=[up[2] // 2 for up in reversed(ups)],
+        latent_dim=weights["decoder.layers.0.weight_v"].shape[1],
+        use_snake="decoder.layers.1.layers.0.alpha" in weights,
+    )
 
 
 def model_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any]:
@@ -81,7 +150,8 @@ def model_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any
 
     Without an autoencoder among them it has no pretransform, and its windows are frames.
     """
-    network = _sizes(official.network_sizes, weights) | {"norm_type": unseen.norm_type}
+    network: dict[str, Any] = {**_sizes(network_sizes, weights), "norm_type": unseen.norm_type}
+    network["num_heads"] = network["embed_dim"] // _HEAD_WIDTH
     config = read_json(shipped_file("model_configs/mge_dit_16k.json"))
     model = config["model"]
     model["io_channels"] = network["io_channels"]
@@ -111,10 +181,6 @@ def autoencoder_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[st
 
 def check_fit(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     """The config's model without memory; a tensor too many, too few or of another shape raises."""
-    from stable_audio_tools.models.autoencoders import create_autoencoder_from_config
-
-    from mge_plugin.models.mge import create_mge_model
-
     try:
         with torch.device("meta"):
             is_autoencoder = config["model_type"] == "autoencoder"
@@ -140,8 +206,8 @@ def _autoencoder(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any
         raise CheckpointError(
             "an autoencoder without weight norm, which was removed; expected one as it was trained"
         )
-    encoder = asdict(_sizes(official.encoder_sizes, weights))
-    decoder = asdict(_sizes(official.decoder_sizes, weights))
+    encoder = asdict(_sizes(_encoder_sizes, weights))
+    decoder = asdict(_sizes(_decoder_sizes, weights))
     latent_dim, io_channels = decoder["latent_dim"], encoder["io_channels"]
     if io_channels > _MOST_AUDIO_CHANNELS:
         raise CheckpointError(
@@ -162,26 +228,14 @@ def _autoencoder(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any
     return section
 
 
-def _sizes(read: Any, weights: Mapping[str, Tensor]) -> Any:
-    """What `read` finds in the tensors; one that is not there, or has other axes, raises."""
+def _sizes(read: Callable[[Mapping[str, Tensor]], _Sizes], weights: Mapping[str, Tensor]) -> _Sizes:
+    """The sizes that `read` takes from the tensors; missing tensors and other axes raise."""
     try:
         return read(weights)
     except KeyError as error:
         raise CheckpointError(f"incomplete or another network, no {error.args[0]}") from error
     except (IndexError, ValueError) as error:
         raise CheckpointError(f"tensors of another network ({error})") from error
-
-
-_PARTS = (
-    official.OUR_NETWORK,
-    official.PUBLISHED_AUTOENCODER,
-)  # what a three-track model's names start with
-_AUTOENCODER_KINDS = (  # of what an autoencoder can be taken out
-    foreign.AUTOENCODER,
-    foreign.INNER_AUTOENCODER,
-    foreign.AUTOENCODER_TRAINING,
-)
-_SHOWN = 3  # names of tensors left out
 
 
 @dataclass(frozen=True)
@@ -224,18 +278,18 @@ def import_checkpoint(
     `autoencoder_only` takes the autoencoder out of a whole model, published or of this plugin.
     """
     unseen, found = unseen or Unseen(), read_checkpoint(path)
-    kind = foreign.kind_of_file(path, found)
+    kind = kind_of_file(path, found)
     with _naming(path):
-        if kind is foreign.PUBLISHED and not autoencoder_only:
+        if kind is checkpoints.PUBLISHED and not autoencoder_only:
             return _import_model(found, unseen)
-        whole = (foreign.PUBLISHED, foreign.OURS) if autoencoder_only else ()
+        whole = (checkpoints.PUBLISHED, checkpoints.OURS) if autoencoder_only else ()
         if kind in (*_AUTOENCODER_KINDS, *whole):
             return _import_autoencoder(found, unseen)
         raise CheckpointError(_not_importable(kind, found))
 
 
-def _not_importable(kind: foreign.Kind | None, found: Mapping[str, Tensor]) -> str:
-    if kind is foreign.OURS:
+def _not_importable(kind: Kind | None, found: Mapping[str, Tensor]) -> str:
+    if kind is checkpoints.OURS:
         return f"{kind.name} already; --to-official makes it a published one"
     if kind is not None:
         return f"{kind.name}, expected the published three-track model; {kind.advice}"
@@ -246,19 +300,17 @@ def _not_importable(kind: foreign.Kind | None, found: Mapping[str, Tensor]) -> s
 
 
 def _import_model(found: Mapping[str, Tensor], unseen: Unseen) -> _Imported:
-    named = official.from_official(found)
+    named = from_official(found)
     weights = {key: value for key, value in named.items() if key.startswith(_PARTS)}
     config = model_config(weights, unseen)
-    model = check_fit(config, weights)
+    model: Any = check_fit(config, weights)
     parts = {"network": model.model, "autoencoder": model.pretransform}
     left_out = sorted(named.keys() - weights.keys())
-    return _Imported(foreign.PUBLISHED.name, weights, config, left_out, _parameters(parts))
+    return _Imported(checkpoints.PUBLISHED.name, weights, config, left_out, _parameters(parts))
 
 
 def _import_autoencoder(found: Mapping[str, Tensor], unseen: Unseen) -> _Imported:
-    weights = autoencoder_weights(found)
-    if weights is None:
-        raise CheckpointError("half an autoencoder: expected an encoder and a decoder")
+    weights = _whole_autoencoder(found)
     config = autoencoder_config(weights, unseen)
     model = check_fit(config, weights)
     taken = {id(value) for value in weights.values()}
@@ -266,6 +318,13 @@ def _import_autoencoder(found: Mapping[str, Tensor], unseen: Unseen) -> _Importe
     return _Imported(
         "an autoencoder", weights, config, left_out, _parameters({"autoencoder": model})
     )
+
+
+def _whole_autoencoder(found: Mapping[str, Tensor]) -> StateDict:
+    weights = autoencoder_weights(found)
+    if weights is None:
+        raise CheckpointError("half an autoencoder: expected an encoder and a decoder")
+    return weights
 
 
 def _parameters(parts: Mapping[str, nn.Module | None]) -> dict[str, int]:
@@ -282,58 +341,19 @@ def export_official(path: Path, out: Path) -> int:
     `torch.save` of a `state_dict` under the published names.
     """
     found = read_checkpoint(path)
-    kind = foreign.kind_of_file(path, found)
+    kind = kind_of_file(path, found)
     with _naming(path):
-        if kind is foreign.OURS:
+        if kind is checkpoints.OURS:
             weights = {key: value for key, value in found.items() if key.startswith(_PARTS)}
-            named = official.to_official(weights)
+            named = to_official(weights)
         elif kind in _AUTOENCODER_KINDS:
-            named = autoencoder_weights(found)
+            named = _whole_autoencoder(found)
         else:
             what = kind.name if kind else f"found tensors {', '.join(sorted(found)[:_SHOWN])}"
             raise CheckpointError(f"not a model of this plugin, but {what}")
-    with _written(out) as partial:
-        torch.save({"state_dict": _separate(named)}, partial)
+    with write_tensors(out) as partial:
+        torch.save({"state_dict": separate(named)}, partial)
     return len(named)
-
-
-def write_weights(weights: Mapping[str, Tensor], out: Path, origin: str = "") -> Path:
-    """A safetensors file, readable by whom the umask lets; `origin` is kept in its metadata."""
-    metadata = {"format": "pt"} | ({"origin": origin} if origin else {})
-    with _written(out) as partial:
-        partial.touch()
-        mode = S_IMODE(partial.stat().st_mode)  # save_file sets a mode of its own
-        save_file(_separate(weights), partial, metadata=metadata)
-        partial.chmod(mode)
-    return out
-
-
-@contextmanager
-def _written(out: Path) -> Iterator[Path]:
-    """`written_whole`; what the writers of tensors raise on a full disk becomes an OSError."""
-    with written_whole(out) as partial:
-        try:
-            yield partial
-        except (SafetensorError, RuntimeError) as error:
-            free = disk_usage(out.parent).free / 1e9
-            raise OSError(
-                f"{out}: not written, {str(error).strip().splitlines()[0]}; "
-                f"is the disk full? {free:.1f} GB are free"
-            ) from error
-
-
-def _separate(weights: Mapping[str, Tensor]) -> StateDict:
-    """Each tensor in one piece of memory of its own, copied only where it is not."""
-    seen: set[int] = set()
-    separate = {}
-    for key, tensor in weights.items():
-        whole = tensor.detach().contiguous()
-        memory = whole.untyped_storage()
-        if memory.data_ptr() in seen or memory.nbytes() != whole.nbytes:
-            whole = whole.clone()
-        seen.add(memory.data_ptr())
-        separate[key] = whole
-    return separate
 
 
 @contextmanager

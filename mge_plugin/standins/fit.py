@@ -1,26 +1,21 @@
-"""Contrastive training of a small text-audio encoder on the tracks of triplets.
+"""How the small stand-ins are fitted: mel autoencoder, text-audio encoder, and a denoiser on them.
 
-Of each item the source and the mixture are sounds, the prompt and the list of what sounds are their
-texts. Many items of a batch are asked by the same text, so a sound has as many right texts as there
-are (Khosla et al. 2020, "Supervised Contrastive Learning", with one tower a side): the target of a
-row is spread evenly over its equals.
-
-Batches to fit to, and the weights that come of it.
-
-A three-track model trained by its own configs for so many steps, through SAT's factories.
-
-What SAT's train.py does, without its loggers and demos: for small models that are made in one go.
-
-The matrices of an `mge_mel` autoencoder from a corpus, in closed form.
-
-The principal components U of the log-mel features (C = U diag(v) U') give the latents with the
-smallest squared error of all linear ones. Each is scaled by v^(-whitening / 2), and all by one
-number that gives the latents a deviation of 1:
+The matrices of an `mge_mel` autoencoder follow from a corpus in closed form. The principal
+components U of the log-mel features (C = U diag(v) U') give the latents with the smallest squared
+error of all linear ones. Each is scaled by v^(-whitening / 2), and all by one number that gives the
+latents a deviation of 1:
 
     z = S U'(x - mean),    x = U S^-1 z + mean
 
 With whitening 0 a latent's share in a denoiser's loss is its share in the spectrogram, with 1 all
-latents weigh the same.
+latents have equal weight.
+
+The text-audio encoder is trained contrastively on the tracks of triplets: source and mixture are
+the audio, the prompt and the list of the mixture's labels are their texts. Many items of a batch
+have the same text, so a sound has several right texts (Khosla et al. 2020, "Supervised Contrastive
+Learning", with one encoder per side): the target of a row is spread evenly over equal texts.
+
+The denoiser is trained as SAT's train.py does it, without its loggers and demos.
 """
 
 import json
@@ -33,27 +28,28 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import ModelCheckpoint
-from safetensors.torch import load_file, save_file
-from stable_audio_tools.data import dataset
-from stable_audio_tools.models import factory as models
 from stable_audio_tools.models.autoencoders import AudioAutoencoder
-from stable_audio_tools.models.factory import create_model_from_config
-from stable_audio_tools.training import factory as training
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from mge_plugin import registry
 from mge_plugin.config import ConfigError
+from mge_plugin.data.dataset import create_mge_dataloader
 from mge_plugin.files import write_file, written_whole
-from mge_plugin.models.autoencoder import autoencoder_section, autoencoder_weights
-from mge_plugin.models.checkpoints import CheckpointError, load_weights, misfits, read_checkpoint
+from mge_plugin.models.autoencoder import autoencoder_section, create_pretransform
+from mge_plugin.models.checkpoints import (
+    autoencoder_weights,
+    load_into,
+    read_checkpoint,
+    write_weights,
+)
 from mge_plugin.models.conditioning import create_conditioner
-from mge_plugin.models.mge import MGEModel
+from mge_plugin.models.mge import MGEModel, create_mge_model
 from mge_plugin.prompts import label_prompt, track_prompts
 from mge_plugin.standins.mel_autoencoder import MelDecoder, MelEncoder
 from mge_plugin.standins.text_audio import TextAudio, to_mono
 from mge_plugin.tracks import NUM_TRACKS, Track
+from mge_plugin.training.wrapper import create_mge_training_wrapper
 
 _Batch = TypeVar("_Batch")
 
@@ -61,9 +57,8 @@ _Batch = TypeVar("_Batch")
 def _open_loader(
     dataset_config: Mapping[str, Any], model: Mapping[str, Any], batch_size: int, workers: int = 1
 ) -> DataLoader:
-    """SAT's loader of a dataset config, for what a model config takes."""
-    registry.install()
-    return dataset.create_dataloader_from_config(
+    """The loader of a dataset config for a model config."""
+    return create_mge_dataloader(
         dataset_config,
         batch_size=batch_size,
         sample_size=model["sample_size"],
@@ -74,12 +69,12 @@ def _open_loader(
 
 
 def first(batches: Iterable[_Batch], count: int) -> list[_Batch]:
-    """So many of them, fewer if there are no more; a list, so that progress knows its length."""
+    """The first `count` batches, fewer if there are no more."""
     return [batch for _, batch in zip(range(count), batches, strict=False)]
 
 
 def _endless(loader: DataLoader) -> Iterator[Any]:
-    """Epoch after epoch, each shuffled anew."""
+    """Epoch after epoch, each in its own order."""
     epoch = 0
     while True:
         if hasattr(loader.sampler, "set_epoch"):
@@ -88,15 +83,7 @@ def _endless(loader: DataLoader) -> Iterator[Any]:
         epoch += 1
 
 
-def _write_weights(weights: Mapping[str, Tensor], path: Path) -> Path:
-    """As safetensors, whole or not at all."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    with written_whole(path) as partial:
-        save_file(contiguous, partial)
-    return path
-
-
-_STATE = "training"  # the checkpoint in the output folder that a stopped run goes on from
+_STATE = "training"  # the checkpoint in the output folder that a stopped run resumes from
 
 
 def fit_denoiser(
@@ -114,14 +101,13 @@ def fit_denoiser(
 ) -> Path:
     """Train and write `model.json` and `model.safetensors` (averaged weights) in `out`.
 
-    `weights` are the autoencoder's, or a whole model's to start from.
-    The state is saved every `every` steps; the same call resumes from it.
+    `weights` are the autoencoder's, or a whole model's to start from. The state is saved every
+    `every` steps; the same call resumes from it.
     """
-    registry.install()
     torch.manual_seed(model_config["training"].get("seed", 0))
-    model = models.create_model_from_config(model_config)
+    model = create_mge_model(model_config)
     _load(model, weights)
-    wrapper = training.create_training_wrapper_from_config(model_config, model)
+    wrapper = create_mge_training_wrapper(model_config, model)
     loader = _open_loader(dataset_config, model_config, batch_size, workers)
     keeper = ModelCheckpoint(
         out, filename=_STATE, every_n_train_steps=every, enable_version_counter=False
@@ -152,26 +138,19 @@ def export(wrapper: pl.LightningModule, config: Mapping[str, Any], out: Path) ->
 
 
 def halve(source: Path, target: Path, dtype: torch.dtype = torch.float16) -> Path:
-    """Copy safetensors with every tensor of floats in half precision."""
-    tensors = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in load_file(source).items()
-    }
-    with written_whole(target) as partial:
-        save_file(tensors, partial)
-    return target
+    """Copy a checkpoint with every tensor of floats in half precision."""
+    weights = read_checkpoint(source)
+    return write_weights(
+        {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}, target
+    )
 
 
 def _load(model: MGEModel, path: Path) -> None:
-    weights = read_checkpoint(path)
-    if any(name.startswith("model.") for name in weights):
-        load_weights(model, path)
-        return
-    autoencoder = model.pretransform.model
-    weights = autoencoder_weights(weights)
-    if problems := misfits(autoencoder.state_dict(), weights):
-        raise CheckpointError(f"{path}: does not fit the autoencoder: {'; '.join(problems)}")
-    autoencoder.load_state_dict(weights)
+    """A whole model's weights, or those of its autoencoder alone."""
+    if any(name.startswith("model.") for name in read_checkpoint(path)):
+        load_into(model, path)
+    else:
+        load_into(model.pretransform.model, path, autoencoder_weights)
 
 
 @dataclass
@@ -184,7 +163,7 @@ class _Moments:
 
     @classmethod
     def zero(cls, features: int) -> "_Moments":
-        """Of nothing."""
+        """No features yet."""
         double = torch.float64
         return cls(0, torch.zeros(features, dtype=double), torch.zeros(features, features).double())
 
@@ -203,17 +182,16 @@ class _Moments:
 
 @dataclass(frozen=True)
 class _MelFit:
-    """What a fit came to."""
+    """The result of a fit."""
 
-    frames: int  # latent frames it was fitted to
+    frames: int  # latent frames that were used
     kept: float  # share of the features' variance that the latents keep
 
 
 def create_mel_autoencoder(config: Mapping[str, Any]) -> AudioAutoencoder:
     """SAT's autoencoder whose coders are both `mge_mel`, of its own config or a model's with it."""
-    registry.install()
-    own = {"model_type": "autoencoder", "model": autoencoder_section(config)}
-    model = create_model_from_config({**config, **own})
+    section = {"type": "autoencoder", "config": autoencoder_section(config)}
+    model = create_pretransform(section, config["sample_rate"]).model
     parts = (getattr(model, "encoder", None), getattr(model, "decoder", None))
     if not isinstance(parts[0], MelEncoder) or not isinstance(parts[1], MelDecoder):
         raise ConfigError(
@@ -261,12 +239,12 @@ def fit_mel_file(
     loader = _open_loader(dataset_config, config, batch_size)
     audio = first((reals for reals, _ in loader), -(-windows // batch_size))
     fit = fit_mel(model, audio, whitening)
-    _write_weights(model.state_dict(), path)
+    write_weights(model.state_dict(), path)
     return fit
 
 
 _START = 2.6  # logarithm of the first temperature's inverse; CLIP's
-_AUDIBLE = 1e-3  # RMS of a sound that is learned from
+_AUDIBLE = 1e-3  # smallest RMS of a sound that is used
 
 
 def contrastive_loss(sounds: Tensor, texts: Tensor, names: Sequence[str], scale: Tensor) -> Tensor:
@@ -283,10 +261,10 @@ def pairs_of(
     """Audible sounds (samples,) and their texts of a batch of triplets (b, k*channels, samples)."""
     sounds, texts = [], []
     for item, audio in zip(metadata, reals.unflatten(1, (NUM_TRACKS, -1)), strict=True):
-        asked = track_prompts(item[key]).get(Track.SOURCE)
+        prompt = track_prompts(item[key]).get(Track.SOURCE)
         named = {Track.MIXTURE: label_prompt(sorted(set(item["labels"]["mixture"])))}
-        if asked is not None and asked.has_text:
-            named[Track.SOURCE] = asked.text
+        if prompt is not None and prompt.has_text:
+            named[Track.SOURCE] = prompt.text
         for track, text in named.items():
             if audio[track].square().mean().sqrt() > _AUDIBLE:
                 sounds.append(audio[track].mean(dim=0))
@@ -307,8 +285,8 @@ def fit_text_audio(
     with tqdm(total=steps, desc="text and audio", unit="step") as bar:
         for reals, metadata in batches:
             sounds, texts = pairs_of(reals, metadata, key)
-            heard = torch.stack([to_mono(sound, rate) for sound in sounds]).to(scale.device)
-            loss = contrastive_loss(embedder.sounds(heard), embedder.texts(texts), texts, scale)
+            audio = torch.stack([to_mono(sound, rate) for sound in sounds]).to(scale.device)
+            loss = contrastive_loss(embedder.sounds(audio), embedder.texts(texts), texts, scale)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -351,5 +329,5 @@ def fit_text_audio_file(
     embedder.to(device)
     batches = _endless(_open_loader(dataset_config, config, batch_size))
     loss = fit_text_audio(embedder, batches, config["sample_rate"], steps, key)
-    _write_weights(embedder.state_dict(), path)
+    write_weights(embedder.state_dict(), path)
     return loss

@@ -17,8 +17,8 @@ STOP_WORDS = {
 class HashedWords:
     """A deterministic embedding of a prompt's words.
 
-    Each word has a fixed random direction drawn from a hash of it; a text is the sum of its words',
-    scaled to length 1, and zeros if it has no word. It knows neither synonyms nor audio.
+    Each word has a fixed random direction, drawn from a hash of it. A text is the sum of its words'
+    directions scaled to length 1, or zeros without a word. Synonyms are unrelated; no audio.
     """
 
     def __init__(self, width: int) -> None:

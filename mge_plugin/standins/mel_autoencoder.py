@@ -4,10 +4,10 @@
     audio <-- Griffin-Lim <-- magnitudes <-- mel bands <-- synthesis -----------------'
 
 `analysis` and `synthesis` are matrices that `mge fit-mel` fits in closed form (principal
-components) and that SAT's autoencoder training may refine. A latent says nothing of phase, so what
-a denoiser gets a little wrong sounds a little wrong, and silence is a latent like others: the
-stand-in for a waveform VAE where only minutes of a CPU are there to train in. Waveforms do not come
-back, so it is no autoencoder for mastering. Everything is computed in float32.
+components) and that SAT's autoencoder training may refine. A latent has no phase, so a small error
+of a denoiser is a small audible error, and silence is a latent like any other: a stand-in for a
+waveform VAE where only minutes of a CPU are available to train. Waveforms are not reconstructed, so
+it is no autoencoder for mastering. Everything is computed in float32.
 """
 
 from collections.abc import Iterator, Mapping

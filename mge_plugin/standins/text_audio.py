@@ -1,8 +1,8 @@
-"""A small text-audio encoder with CLAP's interface: texts and sounds as unit vectors of one space.
+"""A small text-audio encoder with CLAP's interface: texts and audio as unit vectors of one space.
 
-Trained contrastively on a corpus's own stems and their labels by `mge fit-text-audio`. It knows the
-instruments that it was trained on, by the words of their labels, and nothing else: a stand-in
-where CLAP's weights cannot be had. Its weights are part of the model's checkpoint.
+`mge fit-text-audio` trains it contrastively on a corpus's own stems and their labels. It covers the
+instruments and the words of that corpus only: a stand-in where CLAP's weights are not available. Its
+weights are part of the model's checkpoint.
 """
 
 import re
@@ -18,26 +18,26 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from mge_plugin.config import ConfigError
-from mge_plugin.models.checkpoints import CheckpointError, misfits, read_checkpoint
+from mge_plugin.models.checkpoints import load_into
 from mge_plugin.models.dit import Float32Module
 from mge_plugin.standins.hashed_words import STOP_WORDS
 
 _SAMPLE_RATE = 16000  # Hz
 N_FFT, HOP = 1024, 320  # samples
 _FLOOR = 1e-5
-_LEVEL = 0.1  # RMS that a sound is brought to
-_QUIETEST = 1e-4  # RMS below which it is not: silence stays silence
-_PIECES = 3  # letters of the parts of words that are known besides whole words
+_LEVEL = 0.1  # RMS that audio is scaled to
+_QUIETEST = 1e-4  # RMS below which it is not scaled: silence stays silence
+_PIECES = 3  # letters of the parts of words that are used besides whole words
 
 
 @dataclass(frozen=True)
 class TextAudioConfig:
     """`config` of the conditioner type `mge_text_audio`."""
 
-    ckpt_path: str | None = None  # weights to begin with; a model's own checkpoint has them too
+    ckpt_path: str | None = None  # weights to start from; a model's own checkpoint has them too
     channels: int = 128  # of the audio branch
-    bands: int = 64  # mel bands that it hears
-    words: int = 4096  # rows that words and their parts are hashed to
+    bands: int = 64  # mel bands
+    words: int = 4096  # rows of the table that words and their parts are hashed to
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
@@ -72,11 +72,11 @@ class TextAudio(Float32Module):
         """
         device = self.texts.words.weight.device
         monos = [to_mono(audio, rate).to(device) for audio, rate in examples]
-        alike: dict[int, list[int]] = {}
+        by_length: dict[int, list[int]] = {}
         for place, mono in enumerate(monos):
-            alike.setdefault(len(mono), []).append(place)
-        embedded = {}
-        for places in alike.values():
+            by_length.setdefault(len(mono), []).append(place)
+        embedded: dict[int, Tensor] = {}
+        for places in by_length.values():
             vectors = self.sounds(torch.stack([monos[place] for place in places]))
             embedded |= dict(zip(places, vectors, strict=True))
         stacked = torch.stack([embedded[place] for place in range(len(monos))])
@@ -111,12 +111,14 @@ class _SoundBranch(nn.Module):
         spectrum = torch.stft(
             audio, N_FFT, HOP, window=self.window, pad_mode="constant", return_complex=True
         )
-        heard = self.layers((self.mel @ spectrum.abs().square() + _FLOOR).log() / 4 + 1)
-        return F.normalize(self.project(torch.cat([heard.mean(-1), heard.amax(-1)], 1)), dim=-1)
+        features = self.layers((self.mel @ spectrum.abs().square() + _FLOOR).log() / 4 + 1)
+        return F.normalize(
+            self.project(torch.cat([features.mean(-1), features.amax(-1)], 1)), dim=-1
+        )
 
 
 class _TextBranch(nn.Module):
-    """Texts to unit vectors (text, width): the mean of what its words and their parts say."""
+    """Texts to unit vectors (text, width), from the mean over words and their parts."""
 
     def __init__(self, config: TextAudioConfig, width: int) -> None:
         super().__init__()
@@ -133,7 +135,7 @@ class _TextBranch(nn.Module):
 
 
 def _rows(text: str, count: int) -> list[int]:
-    """Where the words of a text and their parts are, of `count` rows; a text without words too."""
+    """Rows, of `count`, of a text's words and their parts; a text without words has rows too."""
     words = re.findall(r"\w+", text.lower())
     words = [word for word in words if word not in STOP_WORDS] or words or [""]
     parts = [part for word in words for part in (word, *_parts(f"<{word}>"))]
@@ -145,7 +147,7 @@ def _parts(word: str) -> list[str]:
 
 
 def open_text_audio(config: TextAudioConfig, width: int) -> TextAudio:
-    """Without a `ckpt_path` it is random until a model's checkpoint is loaded into it."""
+    """The encoder of a config; without a `ckpt_path` random until a checkpoint is loaded."""
     embedder = TextAudio(config, width)
     if config.ckpt_path is None:
         return embedder
@@ -155,15 +157,12 @@ def open_text_audio(config: TextAudioConfig, width: int) -> TextAudio:
             f"conditioner mge_text_audio: ckpt_path: no such file {config.ckpt_path!r}; "
             "mge fit-text-audio writes one"
         )
-    weights = read_checkpoint(path)
-    if problems := misfits(embedder.state_dict(), weights):
-        raise CheckpointError(f"{path}: does not fit mge_text_audio: {'; '.join(problems)}")
-    embedder.load_state_dict(weights)
+    load_into(embedder, path)
     return embedder
 
 
 def to_mono(audio: Tensor, rate: int) -> Tensor:
-    """(samples,) float32 at 16 kHz, a window long or more."""
+    """(samples,) float32 at 16 kHz, at least one window long."""
     mono = audio.float().mean(dim=0) if audio.ndim == 2 else audio.float()
     mono = resample(mono, rate, _SAMPLE_RATE)
     return F.pad(mono, (0, max(0, N_FFT - len(mono))))

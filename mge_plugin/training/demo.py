@@ -35,7 +35,7 @@ from mge_plugin.prompts import track_prompts
 from mge_plugin.report.pictures import spectrogram_panels_png
 from mge_plugin.sat import ema_model
 from mge_plugin.tracks import NUM_TRACKS, TASKS, Task
-from mge_plugin.training.wrapper import DemoConfig, training_config
+from mge_plugin.training.config import DemoConfig, training_config
 
 logger = logging.getLogger(__name__)
 

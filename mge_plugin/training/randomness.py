@@ -1,4 +1,4 @@
-"""Everything random in training, by item: the same on any number of ranks and after a resume."""
+"""All randomness in training, by item: the same on any number of ranks and after a resume."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,24 +13,23 @@ PURPOSES = ("conditioning", "dropout", "timesteps", "given_noise", "noise", "pos
 
 @dataclass(frozen=True)
 class ItemRandomness:
-    """The draws of a batch; an item's are decided by the seed and its number in the whole run.
+    """The draws of a batch; those of an item follow from the seed and its number in the whole run.
 
-    Each purpose has its own stream, so that an option which draws more leaves the rest as it is.
-    All is drawn on the CPU: the same on every device.
+    Each purpose has its own stream, so an option that draws more does not change the others. All is
+    drawn on the CPU, which gives the same values on every device; `to_device` copies it.
     """
 
     seed: int
     numbers: Sequence[int]  # of the items, counted over all ranks since the run began
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """One generator an item."""
+        """One generator per item."""
         stream = PURPOSES.index(purpose)
         return [_generator([self.seed, number, stream]) for number in self.numbers]
 
-    def normal(self, purpose: str, shape: Sequence[int], device: torch.device) -> Tensor:
-        """Gaussian noise (b, *shape)."""
-        drawn = [torch.randn(*shape, generator=g) for g in self.generators(purpose)]
-        return torch.stack(drawn).to(device, non_blocking=True)
+    def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:
+        """Gaussian noise (b, *shape), on the CPU."""
+        return torch.stack([torch.randn(*shape, generator=g) for g in self.generators(purpose)])
 
     def uniform(self, purpose: str, size: int = 1) -> Tensor:
         """(b, size) in [0, 1), on the CPU."""
@@ -42,17 +41,26 @@ def _generator(entropy: Sequence[int]) -> torch.Generator:
     return torch.Generator().manual_seed(int(seed))
 
 
+def to_device(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """Float32 copies of CPU tensors on a device; to a GPU in one copy that nothing waits for."""
+    if device.type != "cuda":
+        return [tensor.to(device, torch.float32) for tensor in tensors]
+    flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors]).pin_memory()
+    parts = flat.to(device, non_blocking=True).split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
 @contextmanager
 def as_global(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Let code that draws from the global generators draw what `generator`'s seed decides."""
+    """Seed the global generators with `generator`'s seed for code that draws from them."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(generator.initial_seed())
         yield
 
 
 def item_numbers(seen: int, batch_size: int, rank: int, ranks: int) -> list[int]:
-    """Numbers of a rank's next items when all ranks together have `seen` so many before.
+    """Numbers of a rank's next items after all ranks together have had `seen` items.
 
-    The sampler deals items to ranks in turn, so two ranks number theirs as one would that has both.
+    The sampler deals items to ranks in turn, so several ranks number them as a single one would.
     """
     return [seen + index * ranks + rank for index in range(batch_size)]

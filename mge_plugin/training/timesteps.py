@@ -146,7 +146,7 @@ def _give_mixture(pattern: Tensor, absent: Tensor | None, config: TimestepConfig
 
 
 def noising_levels(t: Tensor, config: TimestepConfig, draws: ItemRandomness) -> Tensor:
-    """The levels that noise is added at, (b, k): a given track's may be above the 0 it is told as.
+    """The levels that noise is added at, (b, k): a given track's may be above its 0.
 
     A little noise makes up for what an autoencoder gets wrong of a track that is encoded alone.
     """

@@ -1,31 +1,31 @@
-"""The Lightning module: SAT's conditional diffusion training with a level for every track.
+"""The Lightning module: SAT's conditional diffusion training with one noise level per track.
 
-Attribute names are SAT's (`diffusion`, `diffusion_ema`), so its unwrap script knows them.
-
-The `training` section of a model config whose network is `mge_dit`.
+Attribute names are SAT's (`diffusion`, `diffusion_ema`), so its unwrap script finds them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from einops import rearrange
+from pytorch_lightning.callbacks import ModelCheckpoint
 from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 from torch import Tensor
 from torch.distributed.fsdp.wrap import wrap
 
-from mge_plugin.config import parse_section
+from mge_plugin.config import ConfigError
 from mge_plugin.data.order import ItemLoader
 from mge_plugin.models.autoencoder import encode_posterior, encode_tracks, is_vae
+from mge_plugin.models.dit import needs_checkpointing
 from mge_plugin.models.mge import MGEModel
 from mge_plugin.models.noise import per_track
 from mge_plugin.sat import batches_in_epoch, count_finished_batch, lora_options, train_loader
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
-from mge_plugin.training.conditioning import ConditioningModes, drop_tracks, training_embeddings
+from mge_plugin.training.conditioning import drawn_as_kept, training_embeddings
+from mge_plugin.training.config import TrainingConfig, training_config
 from mge_plugin.training.objective import (
     LossSums,
-    LossWeights,
     absent_sources,
     known_tracks,
     loss_weights,
@@ -33,49 +33,8 @@ from mge_plugin.training.objective import (
     unpadded_frames,
     weighted_mean,
 )
-from mge_plugin.training.randomness import ItemRandomness, as_global, item_numbers
-from mge_plugin.training.timesteps import (
-    TimestepConfig,
-    draw_timesteps,
-    fixed_timesteps,
-    noising_levels,
-)
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    """`training.demo`."""
-
-    demo_every: int = 2000  # optimizer steps
-    demo_steps: int = 50  # sampling steps; paper: 250
-    num_demos: int = 4  # items of a batch
-    demo_cfg_scales: tuple[float, ...] = (2.0,)  # guidance scales, a set of files each; paper: 2
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """`training`; names and defaults are SAT's where SAT has the option."""
-
-    learning_rate: float | None = None  # of Adam, where optimizer_configs is not given
-    optimizer_configs: dict | None = None  # SAT's optimizer and scheduler sections
-    use_ema: bool = True  # keep averaged weights: demos, exports and unwrapping use them
-    pre_encoded: bool = False  # the batches are latents
-    cfg_dropout_prob: float = 0.1  # share of each track's embeddings zeroed by itself; paper: 0.1
-    conditioning: ConditioningModes = field(default_factory=ConditioningModes)  # asked by what
-    timesteps: TimestepConfig = field(default_factory=TimestepConfig)  # levels and what is given
-    loss_weights: LossWeights = field(default_factory=LossWeights)  # of the tracks
-    mask_padding: bool = False  # leave frames after a song's end out of the loss
-    seed: int = 0  # of everything random in a step
-    lora_config: dict | None = None  # SAT 0.0.20's: train low-rank additions alone
-    lora_ckpt_path: str | None = None  # go on with these additions
-    demo: DemoConfig = field(default_factory=DemoConfig)  # what is made while training
-    metrics: dict | None = None  # SAT 0.0.20's metrics callback
-
-
-def training_config(model_config: Mapping[str, Any]) -> TrainingConfig:
-    """Read `training` from a model config."""
-    return parse_section(TrainingConfig, model_config.get("training"), "training")
-
+from mge_plugin.training.randomness import ItemRandomness, as_global, item_numbers, to_device
+from mge_plugin.training.timesteps import draw_timesteps, fixed_timesteps, noising_levels
 
 _PROGRESS = "mge_progress"  # this module's entry in a Lightning checkpoint
 _VALIDATION_SEED = 0x5EED  # validation draws the same noise every time
@@ -86,8 +45,8 @@ Batch = tuple[Tensor, Sequence[Mapping[str, Any]]]
 class MGETrainingWrapper(DiffusionCondTrainingWrapper):
     """One training step: encode, draw levels, add noise, predict, loss over noised tracks.
 
-    Everything random of an item comes from the seed and the item's number in the run, so a resumed
-    run goes on as the interrupted one would have, and the number of ranks does not matter.
+    All randomness of an item comes from the seed and the item's number in the run, so a resumed run
+    continues as the interrupted one would have, and the number of ranks does not matter.
     """
 
     def __init__(self, model: MGEModel, config: TrainingConfig) -> None:
@@ -100,6 +59,8 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             cfg_dropout_prob=config.cfg_dropout_prob,
             **lora_options(config.lora_config, config.lora_ckpt_path),
         )
+        if self.diffusion_ema is not None:
+            self.diffusion_ema.beta = config.ema_beta
         self.config = config
         self.items_seen = 0  # by all ranks together
         self.items_validated = 0
@@ -110,13 +71,13 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         draws = self._randomness(self.config.seed, self.items_seen, len(metadata))
         batch_size = len(metadata) * self.trainer.world_size
         self.items_seen += batch_size
-        absent = absent_sources(metadata)
-        t = draw_timesteps(self.config.timesteps, draws, batch_size, absent)
+        t = draw_timesteps(self.config.timesteps, draws, batch_size, absent_sources(metadata))
         latents = self.encode(reals, draws)
-        losses = self.diffusion_losses(latents, batch, t, draws, self.cfg_dropout_prob)
-        known, weights = self._weights(t, metadata)
+        if batch_idx == 0:
+            self._choose_checkpointing(latents)
+        losses, weights = self.diffusion_losses(latents, batch, t, draws, self.cfg_dropout_prob)
         loss = weighted_mean(losses, weights)
-        log = LossSums(self.device).add(losses, t, known, weights).means()
+        log = LossSums(self.device).add(losses, t, known_tracks(metadata), weights).means()
         log = {f"train/{name}": value for name, value in log.items()}
         log["train/std_data"] = latents.std()
         log["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -129,18 +90,18 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         self.validation = LossSums(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Judge the trained weights (as SAT does, not their average) at fixed levels and noise.
+        """Score the trained weights (as SAT does, not their average) at fixed levels and noise.
 
-        The items take the patterns in turn, and nothing is dropped.
+        The items take the patterns in turn, and no embedding is dropped.
         """
         reals, metadata = batch
         draws = self._randomness(_VALIDATION_SEED, self.items_validated, len(metadata))
         self.items_validated += len(metadata) * self.trainer.world_size
-        absent = absent_sources(metadata)
-        t = fixed_timesteps(self.config.timesteps, draws.numbers, absent)
+        t = fixed_timesteps(self.config.timesteps, draws.numbers, absent_sources(metadata))
         with torch.no_grad():
-            losses = self.diffusion_losses(self.encode(reals, draws), batch, t, draws, dropout=0.0)
-        self.validation.add(losses, t, *self._weights(t, metadata))
+            latents = self.encode(reals, draws)
+            losses, weights = self.diffusion_losses(latents, batch, t, draws, dropout=0.0)
+        self.validation.add(losses, t, known_tracks(metadata), weights)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over every rank's items, the same on each rank."""
@@ -151,37 +112,45 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
 
     def diffusion_losses(
         self, latents: Tensor, batch: Batch, t: Tensor, draws: ItemRandomness, dropout: float
-    ) -> Tensor:
-        """Errors (b, k) of what is predicted of latents (b, k, c, n) at levels `t` (b, k).
+    ) -> tuple[Tensor, Tensor]:
+        """Errors (b, k) of predictions for latents (b, k, c, n) at levels `t`, and their weights.
 
-        The batch's reals are audio (b, k*channels, samples) or latents (b, k*c, n).
+        The batch's reals are audio (b, k*channels, samples) or latents (b, k*c, n). `t` (b, k) is
+        on the CPU; all that is drawn there goes to the device in one copy.
         """
         reals, metadata = batch
         embeddings = self._embed(reals, metadata, draws)
-        embeddings = drop_tracks(embeddings, dropout, draws.generators("dropout"))
-        noise = draws.normal("noise", latents.shape[1:], self.device)
+        levels, noised_at, kept, weights, noise = to_device(
+            self.device,
+            t,
+            noising_levels(t, self.config.timesteps, draws),
+            drawn_as_kept(dropout, draws),
+            loss_weights(t, known_tracks(metadata), self.config.loss_weights),
+            draws.normal("noise", latents.shape[1:]),
+        )
         objective = self.diffusion.model.objective
-        noised_at = per_track(noising_levels(t, self.config.timesteps, draws).to(self.device))
-        x = objective.add_noise(latents, noise, noised_at)
-        target = objective.target(latents, noise, noised_at)
-        told = t.to(self.device)
-        prediction = unpack(self.diffusion.model(pack(x), told, global_cond=embeddings)).float()
+        x = objective.add_noise(latents, noise, per_track(noised_at))
+        target = objective.target(latents, noise, per_track(noised_at))
+        prediction = self.diffusion.model(
+            pack(x), levels, global_cond=embeddings * kept[:, :, None].to(embeddings)
+        )
         frames = unpadded_frames(metadata, x.shape[-1]) if self.config.mask_padding else None
-        return track_losses(prediction, target, frames)
+        return track_losses(unpack(prediction).float(), target, frames), weights
 
     def encode(self, reals: Tensor, draws: ItemRandomness | None = None) -> Tensor:
         """Reals to latents (b, k, c, n): drawn from a VAE's posterior, its mean without `draws`."""
         pretransform = self.diffusion.pretransform
         if pretransform is None or self.pre_encoded:
             return unpack(_unwrapped(reals)) / getattr(pretransform, "scale", 1.0)
-        audio = self._audio(reals)
+        audio = rearrange(_unwrapped(reals), "b (k c) s -> b k c s", k=NUM_TRACKS)
         with torch.no_grad():
             if draws is not None and not is_vae(pretransform):
                 return self._encode_by_item(audio, draws)
             mean, deviation = encode_posterior(pretransform.eval(), audio)
-        if draws is None:
+        if draws is None or deviation is None:
             return mean
-        return mean + deviation * draws.normal("posterior", mean.shape[1:], mean.device)
+        (noise,) = to_device(mean.device, draws.normal("posterior", mean.shape[1:]))
+        return mean + deviation * noise
 
     def _encode_by_item(self, audio: Tensor, draws: ItemRandomness) -> Tensor:
         """Latents of an autoencoder whose bottleneck may draw from the global generators."""
@@ -192,7 +161,7 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         return torch.cat(latents)
 
     def _audio(self, reals: Tensor) -> Tensor | None:
-        """(b, k, channels, samples), None of a batch of latents."""
+        """(b, k, channels, samples), None for a batch of latents."""
         if self.pre_encoded or self.diffusion.pretransform is None:
             return None
         return rearrange(_unwrapped(reals), "b (k c) s -> b k c s", k=NUM_TRACKS)
@@ -209,14 +178,15 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             self.device,
         )
 
-    def _weights(self, t: Tensor, metadata: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor]:
-        """Which tracks (b, k) are known, on the CPU, and what each counts, on the device."""
-        known = known_tracks(metadata)
-        return known, loss_weights(t, known, self.config.loss_weights).to(self.device)
-
     def _randomness(self, seed: int, seen: int, batch_size: int) -> ItemRandomness:
         ranks = self.trainer.world_size
         return ItemRandomness(seed, item_numbers(seen, batch_size, self.global_rank, ranks))
+
+    def _choose_checkpointing(self, latents: Tensor) -> None:
+        """Decide `use_checkpointing: "auto"` by the first batch of an epoch."""
+        network = self.diffusion.model.model
+        if network.config.use_checkpointing == "auto":
+            network.checkpointing = needs_checkpointing(network, latents)
 
     def wrap_fsdp(self) -> None:
         """Shard the blocks' attention, feed-forward and projections; called by SAT's FSDP strategy.
@@ -226,6 +196,26 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
         for block in self.diffusion.model.model.transformer.layers:
             for name in ("self_attn", "ff", "to_modulations"):
                 setattr(block, name, wrap(getattr(block, name)))
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Which checkpoints are kept, beside the trainer's own ModelCheckpoint."""
+        callbacks: list[pl.Callback] = []
+        if self.config.keep_last is not None:
+            callbacks.append(_KeepLast(self.config.keep_last))
+        if self.config.keep_best:
+            callbacks.append(_BestCheckpoint(self.config.keep_best))
+        return callbacks
+
+    def on_train_start(self) -> None:
+        """Refuse to train on an autoencoder whose weights are still the random initial ones."""
+        if self.pre_encoded or self.config.allow_random_autoencoder:
+            return
+        if self.diffusion.has_random_autoencoder():
+            raise ConfigError(
+                "the autoencoder has random weights: add --pretransform-ckpt-path with an exported "
+                "autoencoder (or --pretrained-ckpt-path with a whole model) to the command of "
+                "train.py; for a smoke test set training.allow_random_autoencoder to true"
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if hasattr(super(), "on_save_checkpoint"):
@@ -244,8 +234,48 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             loader.seek(self.items_seen, batches_in_epoch(checkpoint))
 
 
+class _KeepLast(pl.Callback):
+    """Delete all but the newest checkpoints of the trainer's own ModelCheckpoint."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.paths: list[str] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        saver = next((c for c in trainer.checkpoint_callbacks if type(c) is ModelCheckpoint), None)
+        newest = saver.best_model_path if saver is not None else ""
+        if newest and newest not in self.paths:
+            self.paths.append(newest)
+        while len(self.paths) > self.count:
+            trainer.strategy.remove_checkpoint(self.paths.pop(0))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"paths": self.paths}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.paths = list(state_dict["paths"])
+
+
+class _BestCheckpoint(ModelCheckpoint):
+    """The checkpoints with the lowest validation losses, beside the others."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            monitor="val/loss",
+            save_top_k=count,
+            filename="best-{step}-{val/loss:.4f}",
+            auto_insert_metric_name=False,
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write to the folder of the trainer's own checkpoints."""
+        others = (c for c in trainer.checkpoint_callbacks if type(c) is ModelCheckpoint)
+        self.dirpath = self.dirpath or next((c.dirpath for c in others), None)
+        super().setup(trainer, pl_module, stage)
+
+
 def _unwrapped(reals: Tensor) -> Tensor:
-    """WebDataset wraps a batch once more."""
+    """Without the outer axis that WebDataset adds to a batch."""
     return reals[0] if reals.ndim == 4 and reals.shape[0] == 1 else reals
 
 

@@ -127,3 +127,29 @@ def test_files_that_are_missing_or_no_json_are_both_named(tmp_path):
 )
 def test_a_model_config_of_almost_nothing_has_problems(check, model):
     assert check(model)
+
+
+AUTOENCODER = "model.pretransform.config"
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (
+            [
+                (f"{AUTOENCODER}.latent_dim", 16),
+                ("model.io_channels", 48),
+                ("model.diffusion.config.io_channels", 48),
+            ],
+            "model.pretransform: encoding",
+        ),
+        ([("model.pretransform.scale", "one")], "model.pretransform: encoding"),
+        ([("training.demo.num_demos", 0)], "num_demos"),
+        ([("training.optimizer_configs.diffusion.optimizer.type", "AdmW")], "AdamW"),
+        ([("training.optimizer_configs.diffusion.optimizer.config.lrr", 1)], "lrr"),
+        ([("training.timestep_sampler", "logit_normal")], "timesteps.levels"),
+        ([("training.ema_beta", 1.0)], "ema_beta"),
+    ],
+)
+def test_what_breaks_at_the_first_step_is_reported(check, tiny, changed, changes, named):
+    assert any(named in problem for problem in check(changed(tiny, *changes)))

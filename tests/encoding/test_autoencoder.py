@@ -44,7 +44,7 @@ def test_weights_that_do_not_fit_are_named(new_model, tmp_path):
     name = next(iter(state))
     del state[name]
     torch.save(state, tmp_path / "cut.ckpt")
-    with pytest.raises(CheckpointError, match=f"does not fit the autoencoder: 1 missing .{name}"):
+    with pytest.raises(CheckpointError, match=f"does not fit .*: 1 missing .{name}"):
         open_autoencoder(vae_config(), tmp_path / "cut.ckpt")
 
 

@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 import mge_plugin
+from mge_plugin.devices import pick
 from mge_plugin.inference import pipeline as pipeline_module
-from mge_plugin.inference.pipeline import Pipeline, _all_tracks, pick, pick_dtype
+from mge_plugin.inference.pipeline import Pipeline, _all_tracks, pick_dtype
 from mge_plugin.inference.presence import Presence
 from mge_plugin.inference.request import Finish, Init, Keep, Request, Sampling, remix
 from mge_plugin.inference.sampling import UNBATCHED

@@ -7,7 +7,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.testing import assert_close
 
-from mge_plugin.models.checkpoints import CheckpointError, load_weights, read_checkpoint, unwrap
+from mge_plugin.models.checkpoints import (
+    CheckpointError,
+    copy_state_dict,
+    load_into,
+    read_checkpoint,
+    unwrap,
+)
+from mge_plugin.models.mge import create_mge_model
 
 
 class Model(nn.Module):
@@ -31,13 +38,13 @@ def save(path, content):
 
 def loaded(path):
     model = Model()
-    load_weights(model, path)
+    load_into(model, path)
     return model.state_dict()
 
 
 def refused(path, model=None) -> str:
     with pytest.raises(CheckpointError) as raised:
-        load_weights(model or Model(), path)
+        load_into(model or Model(), path)
     message = str(raised.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
@@ -80,6 +87,13 @@ def test_the_averaged_network_is_preferred(tmp_path):
     expected = {k: (averaged if k.startswith("model.") else trained)[k] for k in trained}
     assert_close(unwrap(content), expected)
     assert_close(loaded(save(tmp_path / "a.ckpt", {"state_dict": content})), expected)
+
+
+def test_prefixes_of_compiled_and_parallel_modules_are_removed(tmp_path):
+    wrapped = {
+        f"module._orig_mod.{key.replace('.', '._orig_mod.')}": v for key, v in weights().items()
+    }
+    assert_close(loaded(save(tmp_path / "a.ckpt", {"state_dict": wrapped})), weights())
 
 
 def test_half_precision_is_loaded_into_the_models_own(tmp_path):
@@ -144,12 +158,12 @@ def test_another_kind_of_file_is_not_readable(tmp_path, suffix, content):
     ],
 )
 def test_a_file_without_named_tensors_is_refused(tmp_path, content):
-    assert "holds no weights" in refused(save(tmp_path / "a.ckpt", content))
+    assert "contains no weights" in refused(save(tmp_path / "a.ckpt", content))
 
 
 def test_what_is_no_tensor_among_the_weights_is_named(tmp_path):
     path = save(tmp_path / "a.ckpt", {"state_dict": weights() | {"model.extra": None}})
-    assert "holds more than tensors among its weights: model.extra" in refused(path)
+    assert "contains more than tensors among its weights: model.extra" in refused(path)
 
 
 class Malicious:
@@ -166,7 +180,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     target = tmp_path / "made by unpickling"
     content = {"state_dict": weights(), "extra": Malicious(target)}
     path = save(tmp_path / "a.ckpt", content)
-    assert "refused, since opening it would call io.open" in refused(path)
+    assert "malicious: to unpickle it would run io.open" in refused(path)
     assert not target.exists()
     torch.load(path, weights_only=False)["extra"].close()
     assert target.exists()  # the file is malicious indeed
@@ -183,3 +197,46 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
         read_checkpoint(tmp_path / "absent.ckpt")
     with pytest.raises(CheckpointError, match="a folder"):
         read_checkpoint(tmp_path)
+
+
+def network(depth=1, width=96):
+    return create_mge_model(
+        {
+            "model_type": "diffusion_cond_inpaint",
+            "sample_rate": 16000,
+            "sample_size": 32,
+            "model": {
+                "io_channels": 12,
+                "conditioning": {
+                    "configs": [{"id": "prompt", "type": "mge_hashed_words"}],
+                    "cond_dim": 16,
+                },
+                "diffusion": {
+                    "type": "mge_dit",
+                    "config": {
+                        "io_channels": 12,
+                        "embed_dim": width,
+                        "depth": depth,
+                        "num_heads": 3,
+                        "global_cond_dim": 16,
+                    },
+                },
+            },
+        }
+    )
+
+
+def test_a_network_of_another_size_is_reported_by_its_sizes(tmp_path):
+    path = save(tmp_path / "a.safetensors", network(depth=2, width=192).state_dict())
+    message = refused(path, network())
+    assert "embed_dim 192, the model config has 96; depth 2, the model config has 1" in message
+
+
+def test_sats_loader_of_pretrained_weights_is_strict_about_the_network():
+    model, trained = network(), network().state_dict()
+    copy_state_dict(model, trained | {"other.weight": torch.ones(1)})
+    assert_close(model.state_dict(), trained)
+    with pytest.raises(CheckpointError, match=r"unwrap_model\.py"):
+        copy_state_dict(model, {f"diffusion.{key}": value for key, value in trained.items()})
+    with pytest.raises(CheckpointError, match="depth 2"):
+        copy_state_dict(model, network(depth=2).state_dict())

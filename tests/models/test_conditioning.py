@@ -174,7 +174,7 @@ def test_a_conditioner_that_does_not_hear_says_so():
             {"configs": [{"id": "a", "type": "mge_hashed_words", "config": {"seed": 1}}]},
             r"configs\[0\].config: unknown key 'seed', known: none",
         ),
-        ({"configs": CONFIG["configs"] * 2}, "every id must be another"),
+        ({"configs": CONFIG["configs"] * 2}, "ids must differ"),
         ({"configs": [CONFIG["configs"][0] | {"id": "a.b"}]}, "an id that cannot be used"),
         ({"configs": [CONFIG["configs"][0] | {"id": ""}]}, "an id that cannot be used"),
     ],

@@ -21,9 +21,8 @@ from mge_plugin.models.checkpoints import (
     PUBLISHED,
     CheckpointError,
     kind_of,
-    load_weights,
-    read_weights,
-    texts_in,
+    load_into,
+    read_checkpoint,
 )
 from mge_plugin.models.published import import_checkpoint
 from tests.models.published import autoencoder_weights, saved, whole_weights
@@ -79,8 +78,11 @@ def test_the_names_of_tensors_tell_what_they_are(names, kind):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("model_dit.x", "the published implementation's model, expected .*; `mge import` turns it"),
-        ("module.text_branch.x", "a CLAP, expected .*; the model config names it as ckpt_path"),
+        (
+            "model_dit.x",
+            "the published implementation's model, expected .*; `mge import` converts it",
+        ),
+        ("module.text_branch.x", "a CLAP, expected .*; set it as ckpt_path"),
         ("autoencoder.encoder.layers.0.bias", "a training checkpoint of an autoencoder, expected"),
         ("encoder.layers.0.bias", "an autoencoder alone, expected .* --pretransform-ckpt-path"),
         ("model.model.transformer.x", "another diffusion model of stable-audio-tools, expected"),
@@ -90,30 +92,30 @@ def test_a_model_given_another_kind_of_weights_says_which(tmp_path, name, senten
     model = Model([f"model.model.{BLOCK}.to_modulations.2.weight"])
     path = saved(tmp_path / "other.ckpt", {name: torch.ones(1)})
     with pytest.raises(CheckpointError, match=sentence) as raised:
-        load_weights(model, path)
+        load_into(model, path)
     assert ", expected a three-track model of this plugin; " in str(raised.value)
 
 
 def test_an_autoencoder_given_a_whole_model_says_so(tmp_path):
     model, name = Model(["encoder.layers.0.bias"]), f"model.model.{BLOCK}.to_modulations.2.weight"
     path = saved(tmp_path / "whole.ckpt", {name: torch.ones(1)})
-    assert refused(lambda path: load_weights(model, path), path) == (
+    assert refused(lambda path: load_into(model, path), path) == (
         "a three-track model of this plugin, expected an autoencoder alone; "
-        "`mge import --autoencoder-only` takes its autoencoder out"
+        "`mge import --autoencoder-only` extracts its autoencoder"
     )
 
 
 def test_a_model_of_the_same_kind_says_what_does_not_fit(tmp_path):
     name = f"model.model.{BLOCK}.to_modulations.2.weight"
     path = saved(tmp_path / "other.ckpt", {name: torch.ones(2)})
-    message = refused(lambda path: load_weights(Model([name]), path), path)
+    message = refused(lambda path: load_into(Model([name]), path), path)
     assert message.startswith("does not fit the model config: 1 misshapen")
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("module.text_branch.x", "a CLAP, expected the published three-track model; the model c"),
+        ("module.text_branch.x", "a CLAP, expected the published three-track model; set it"),
         ("model.model.transformer.x", "another diffusion model of stable-audio-tools, expected"),
         (f"model.model.{BLOCK}.to_modulations.2.weight", "a three-track model of this plugin alre"),
         ("layer1.0.weight", "neither the published three-track model nor an autoencoder, found te"),
@@ -131,14 +133,15 @@ def test_a_lightning_checkpoint_of_another_model_is_told(tmp_path):
     expected = sentence.format("the published three-track model")
     assert refused(import_checkpoint, path) == expected
     model = Model([f"model.model.{BLOCK}.to_modulations.2.weight"])
-    message = refused(lambda path: load_weights(model, path), path)
+    message = refused(lambda path: load_into(model, path), path)
     assert message == sentence.format("a three-track model of this plugin")
 
 
-def test_claps_own_file_with_its_scores_is_told(tmp_path):
+def test_a_clap_with_its_scores_is_read_and_recognised(tmp_path):
     content = {"module.text_branch.x": torch.ones(1)}
     path = saved(tmp_path / "clap.pt", content, score=np.float64(0.9))
-    assert refused(read_weights, path) == f"{CLAP.name}; {CLAP.advice}"
+    model = Model([f"model.model.{BLOCK}.to_modulations.2.weight"])
+    assert refused(lambda path: load_into(model, path), path).startswith(CLAP.name)
 
 
 @pytest.mark.parametrize(
@@ -150,18 +153,25 @@ def test_claps_own_file_with_its_scores_is_told(tmp_path):
 )
 def test_a_file_with_more_than_tensors_is_told_what_it_is(tmp_path, weights, beside, name):
     path = saved(tmp_path / "a.ckpt", weights(), config=pathlib.PurePosixPath("a"), **beside)
-    message = refused(read_weights, path)
-    assert message.startswith(f"{name}, refused, since opening it would call pathlib.PurePosixPath")
+    message = refused(read_checkpoint, path)
+    assert message.startswith(
+        f"{name}, refused, since to unpickle it would call pathlib.PurePosixPath"
+    )
     assert message.endswith(ADVICE)
 
 
-def test_the_texts_of_a_damaged_file_are_none(tmp_path):
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a/data.pkl", b"\xff\xff")
-    assert texts_in(path) == set()
-    path.write_bytes(b"PK\x03\x04")
-    assert texts_in(path) == set()
+def test_flipped_bytes_of_the_directory_give_a_sentence_or_are_harmless(tmp_path):
+    path = saved(tmp_path / "a.ckpt", whole_weights())
+    content = bytearray(path.read_bytes())
+    start = content.rindex(b"PK\x01\x02") - 2000  # the zip archive's directory
+    for place in range(start, len(content), 53):
+        changed = content.copy()
+        changed[place] ^= 0xFF
+        path.write_bytes(changed)
+        try:
+            read_checkpoint(path)
+        except CheckpointError as error:
+            assert str(error).startswith(f"{path}: ")
 
 
 PAGE = "a web page, saved in place of the file; download it again"
@@ -182,7 +192,7 @@ PAGE = "a web page, saved in place of the file; download it again"
 def test_a_file_that_is_no_checkpoint_is_told_by_its_first_bytes(tmp_path, content, told, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    message = refused(read_weights, path)
+    message = refused(read_checkpoint, path)
     assert message.startswith(f"not a readable checkpoint but {told}")
     assert message.endswith(f"({len(content)} bytes)")
 
@@ -191,7 +201,7 @@ def test_an_archive_of_other_files_is_told(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.ckpt", "w") as archive:
         archive.writestr("unwrapped_DiT.ckpt", "x")
     assert "a zip archive of other files (unwrapped_DiT.ckpt); unpack it" in refused(
-        read_weights, tmp_path / "a.ckpt"
+        read_checkpoint, tmp_path / "a.ckpt"
     )
 
 
@@ -208,7 +218,7 @@ def test_a_truncated_download_is_told_with_its_size(tmp_path, size):
 def test_a_truncated_safetensors_file_is_no_text(tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(ord("{").to_bytes(8, "little") + b'{"a":{"dtype":"F32"')  # so long a header
-    message = refused(read_weights, path)
+    message = refused(read_checkpoint, path)
     assert message.startswith("not a readable checkpoint (27 bytes: ")
     assert "an incomplete download" in message
 
@@ -218,4 +228,4 @@ def test_a_file_is_known_by_its_content_not_its_name(tmp_path):
     save_file(weights, tmp_path / "a.ckpt")
     torch.save(weights, tmp_path / "a.safetensors")
     for name in ("a.ckpt", "a.safetensors"):
-        assert read_weights(tmp_path / name).keys() == weights.keys()
+        assert read_checkpoint(tmp_path / name).keys() == weights.keys()

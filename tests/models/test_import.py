@@ -9,20 +9,18 @@ from safetensors.torch import load_file, save_file
 from stable_audio_tools.models.utils import load_ckpt_state_dict
 from torch.testing import assert_close
 
-from mge_plugin.check import check_model
 from mge_plugin.inference.sampling import linear_schedule
-from mge_plugin.models import checkpoints as official
-from mge_plugin.models.autoencoder import decode_tracks, encode_tracks
-from mge_plugin.models.checkpoints import load_weights
+from mge_plugin.models import published as official
+from mge_plugin.models.autoencoder import autoencoder_problems, decode_tracks, encode_tracks
+from mge_plugin.models.checkpoints import load_into, write_weights
 from mge_plugin.models.given import Given
-from mge_plugin.models.mge import create_mge_model
+from mge_plugin.models.mge import create_mge_model, model_problems
 from mge_plugin.models.published import (
     Unseen,
     autoencoder_config,
     check_fit,
     import_checkpoint,
     model_config,
-    write_weights,
 )
 from mge_plugin.tracks import Track, pack, unpack
 from tests.denoise import denoise_tracks
@@ -51,7 +49,7 @@ def opened(imported, tmp_path):
     """The model of an imported file, written and loaded."""
     path = write_weights(imported.weights, tmp_path / "ours.safetensors")
     model = create_mge_model(imported.config)
-    load_weights(model, path)
+    load_into(model, path)
     return model.eval().requires_grad_(False)
 
 
@@ -82,7 +80,7 @@ def test_a_golden_autoencoder_imported_gives_its_outputs(tmp_path):
         assert imported.config["model"][side]["config"] == sizes[side]
     for key in ("latent_dim", "downsampling_ratio", "io_channels", "bottleneck"):
         assert imported.config["model"][key] == sizes[key]
-    assert check_model(imported.config) == []
+    assert autoencoder_problems(imported.config, "model") == []
     weights = write_weights(imported.weights, tmp_path / "vae.safetensors")
     autoencoder = create_model_from_config(imported.config).eval().requires_grad_(False)
     autoencoder.load_state_dict(load_ckpt_state_dict(str(weights)))  # as SAT's train.py does
@@ -93,7 +91,7 @@ def test_a_golden_autoencoder_imported_gives_its_outputs(tmp_path):
 
 def test_a_whole_model_is_imported_with_the_config_that_fits(published, tmp_path):
     imported = import_checkpoint(published)
-    assert check_model(imported.config) == []
+    assert model_problems(imported.config) == []
     assert imported.config["sample_size"] == 100 * RATIO
     assert imported.config["model"]["conditioning"]["configs"][0]["type"] == "mge_hashed_words"
     model = opened(imported, tmp_path)
@@ -161,7 +159,7 @@ def test_both_names_of_weight_norm_are_known(published, tmp_path):
     assert_close(imported.weights, import_checkpoint(published).weights, atol=0, rtol=0)
     model = create_mge_model(imported.config)
     save_file(renamed(imported.weights), tmp_path / "ours.safetensors")
-    load_weights(model, tmp_path / "ours.safetensors")
+    load_into(model, tmp_path / "ours.safetensors")
     assert_close(model.state_dict(), imported.weights, atol=0, rtol=0)
 
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from stable_audio_tools.models.utils import load_ckpt_state_dict
 from torch.testing import assert_close
 
-from mge_plugin.models.checkpoints import CheckpointError, read_weights
-from mge_plugin.models.published import export_official, import_checkpoint, write_weights
+from mge_plugin.models.checkpoints import CheckpointError, read_checkpoint, write_weights
+from mge_plugin.models.published import export_official, import_checkpoint
 from tests.models.published import autoencoder_weights, saved, under, whole_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
@@ -135,7 +135,7 @@ def test_tensors_are_mapped_not_read(tmp_path, suffix):
     path = tmp_path / f"big{suffix}"
     tensors = {"a": torch.ones(1_000_000)}
     save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
-    weights = read_weights(path)
+    weights = read_checkpoint(path)
     address = weights["a"].data_ptr()
     spans = [line.split()[0] for line in MAPS.read_text().splitlines() if str(path) in line]
     ends = [[int(end, 16) for end in span.split("-")] for span in spans]

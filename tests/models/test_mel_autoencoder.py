@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mge_plugin import registry
-from mge_plugin.check import check_autoencoder
 from mge_plugin.config import ConfigError
+from mge_plugin.models.autoencoder import autoencoder_problems
 from mge_plugin.standins.mel_autoencoder import MelConfig, MelDecoder, MelEncoder, MelSpectrogram
 
 RATE = 16000
@@ -151,13 +151,13 @@ def test_sizes_that_contradict_each_other_are_told(key, value, said):
     config = autoencoder_config()
     config["model"][key] = value
     config["sample_size"] = 16384
-    assert any(said in problem for problem in check_autoencoder(config, "model"))
-    assert not check_autoencoder(autoencoder_config(), "model")
+    assert any(said in problem for problem in autoencoder_problems(config, "model"))
+    assert not autoencoder_problems(autoencoder_config(), "model")
 
 
 def test_a_decoder_unlike_its_encoder_is_told():
     config = autoencoder_config()
     config["model"]["decoder"] = {"type": "mge_mel", "config": {"n_mels": 80}}
-    assert check_autoencoder(config, "model") == [
+    assert autoencoder_problems(config, "model") == [
         "model.encoder.config and model.decoder.config differ in n_mels: 96 and 80"
     ]

@@ -53,7 +53,7 @@ def test_its_weights_are_of_the_models_checkpoint_and_never_trained():
     conditioner = create_conditioner(conditioning(channels=8, bands=16, words=64))
     assert not [p for p in conditioner.parameters() if p.requires_grad]
     assert "conditioners.prompt.embedder.texts.words.weight" in conditioner.state_dict()
-    assert conditioner.conditioners["prompt"].hears
+    assert conditioner.conditioners["prompt"].supports_audio
     embeddings, mask = conditioner.conditioners["prompt"](
         [{"source": {"audio": noise(1, 16000), "sample_rate": 16000}}, "a ballad"], "cpu"
     )

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 from mge_plugin.models.conditioning import TrackConditioner
 from mge_plugin.standins.hashed_words import HashedWords
 from mge_plugin.tracks import Track
-from mge_plugin.training.conditioning import ConditioningModes, drop_tracks, training_embeddings
+from mge_plugin.training.conditioning import ConditioningModes, drawn_as_kept, training_embeddings
+from mge_plugin.training.randomness import ItemRandomness
 
 WIDTH = 8
 
@@ -112,26 +113,14 @@ def test_items_do_not_depend_on_the_batch_they_are_in():
 
 
 def test_dropout_zeros_tracks_by_themselves_at_the_right_rate():
-    embeddings = torch.ones(20_000, len(Track), 2)
-    kept = drop_tracks(embeddings, 0.1, [torch.Generator().manual_seed(0)] * 20_000)
+    kept = drawn_as_kept(0.1, ItemRandomness(0, range(20_000)))
     assert set(kept.unique().tolist()) == {0, 1}
-    assert_close(kept[..., 0], kept[..., 1])
-    dropped = 1 - kept[..., 0]
+    dropped = 1 - kept
     assert_close(dropped.mean(dim=0), torch.full((3,), 0.1), rtol=0, atol=0.01)
     assert torch.corrcoef(dropped.T).fill_diagonal_(0).abs().max() < 0.03
 
 
 @pytest.mark.parametrize(("probability", "factor"), [(0.0, 1), (1.0, 0)])
 def test_dropout_0_keeps_all_and_1_none(probability, factor):
-    embeddings = torch.randn(1000, len(Track), 4)
-    dropped = drop_tracks(embeddings, probability, [torch.Generator().manual_seed(0)] * 1000)
-    assert_close(dropped, embeddings * factor)
-
-
-def test_dropout_follows_its_generator():
-    first, same, other = (
-        drop_tracks(torch.ones(100, 3, 1), 0.5, [torch.Generator().manual_seed(seed)] * 100)
-        for seed in (1, 1, 2)
-    )
-    assert_close(first, same)
-    assert (first != other).any()
+    kept = drawn_as_kept(probability, ItemRandomness(0, range(100)))
+    assert_close(kept, torch.full_like(kept, factor))

@@ -8,8 +8,8 @@ CPU = torch.device("cpu")
 
 
 def test_an_items_draws_do_not_depend_on_its_neighbours():
-    whole = ItemRandomness(7, [3, 4, 5]).normal("noise", (2, 4), CPU)
-    assert torch.equal(ItemRandomness(7, [5]).normal("noise", (2, 4), CPU)[0], whole[2])
+    whole = ItemRandomness(7, [3, 4, 5]).normal("noise", (2, 4))
+    assert torch.equal(ItemRandomness(7, [5]).normal("noise", (2, 4))[0], whole[2])
 
 
 def test_seeds_items_and_purposes_have_streams_of_their_own():
@@ -23,7 +23,7 @@ def test_seeds_items_and_purposes_have_streams_of_their_own():
 
 
 def test_noise_is_gaussian():
-    noise = ItemRandomness(0, range(100)).normal("noise", (3, 50), CPU)
+    noise = ItemRandomness(0, range(100)).normal("noise", (3, 50))
     assert abs(noise.mean()) < 0.03
     assert abs(noise.std() - 1) < 0.03
 

@@ -15,6 +15,7 @@ from stable_audio_tools.training import (
 from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 from torch.testing import assert_close
 
+from mge_plugin.config import ConfigError
 from mge_plugin.inference.pipeline import load
 from mge_plugin.inference.request import Sampling
 from mge_plugin.models.checkpoints import read_checkpoint
@@ -262,6 +263,32 @@ def test_a_rectified_flow_trains_and_generates(model_config, dataset_config, tra
     pipeline = load(tmp_path / "model.json", tmp_path / "model.safetensors", "cpu")
     made = pipeline.generate("bass", sampling=Sampling(steps=2)).audio["mixture"]
     assert abs(made).max() > 0
+
+
+def test_checkpoints_are_kept_by_number_and_by_validation_loss(
+    model_config, dataset_config, trainer, tmp_path
+):
+    model_config["training"] |= {"keep_last": 2, "keep_best": 1, "ema_beta": 0.5}
+    loader, wrapper = build(model_config, dataset_config)
+    assert wrapper.diffusion_ema.beta == 0.5
+    saver = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1)
+    options = {"callbacks": [saver], "enable_checkpointing": True, "val_check_interval": 2}
+    run = trainer(max_steps=5, limit_val_batches=1, check_val_every_n_epoch=None, **options)
+    run.fit(wrapper, loader, loader)
+    names = sorted(path.name for path in tmp_path.glob("*.ckpt"))
+    assert len([name for name in names if name.startswith("best")]) == 1
+    assert len([name for name in names if name.startswith("epoch")]) in (2, 3)  # one is newer
+
+
+def test_a_random_autoencoder_is_refused_until_weights_are_loaded(model_config, dataset_config):
+    model_config["training"]["allow_random_autoencoder"] = False
+    _, wrapper = build(model_config, dataset_config)
+    with pytest.raises(ConfigError, match="--pretransform-ckpt-path"):
+        wrapper.on_train_start()
+    autoencoder = wrapper.diffusion.pretransform
+    changed = {name: value + 0.01 for name, value in autoencoder.model.state_dict().items()}
+    autoencoder.load_state_dict(changed)
+    wrapper.on_train_start()
 
 
 def test_lora_needs_the_newer_sat(model_config, dataset_config):

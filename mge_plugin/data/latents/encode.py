@@ -41,8 +41,8 @@ from mge_plugin.data.latents.store import (
 )
 from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import AugmentConfig, Format, stem_window
+from mge_plugin.devices import pick
 from mge_plugin.files import checkpoint_fingerprint
-from mge_plugin.inference.pipeline import pick
 from mge_plugin.models.autoencoder import (
     Chunk,
     autoencoder_section,
@@ -108,8 +108,8 @@ def create_grid(
     section = config["model"].get("conditioning")
     if section is None:
         return None
-    conditioners = create_conditioner(section)
-    embedders = {k: c for k, c in conditioners.conditioners.items() if getattr(c, "hears", False)}
+    conditioners = create_conditioner(section).conditioners
+    embedders = {k: c for k, c in conditioners.items() if getattr(c, "supports_audio", False)}
     if len(embedders) > 1:
         raise ConfigError(
             "model.conditioning: latents keep the embeddings of one conditioner that embeds audio, "

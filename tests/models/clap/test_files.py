@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mge_plugin.config import ConfigError
-from mge_plugin.models.checkpoints import CheckpointError
-from mge_plugin.models.clap import ClapConfig, read_weights
+from mge_plugin.models.checkpoints import CheckpointError, read_checkpoint
+from mge_plugin.models.clap import ClapConfig, load_clap
 from mge_plugin.models.conditioning import create_conditioner
 
 
@@ -27,7 +27,7 @@ def parallel(weights):
         (drop("text_branch.pooler.dense.bias"), r"1 missing \(text_branch.pooler.dense.bias\)"),
         (lambda w: w.update({"module.other": torch.ones(1)}), r"1 unexpected \(other\)"),
         (drop("text_branch.embeddings.word_embeddings.weight"), "not a CLAP checkpoint"),
-        (parallel, r"hears no difference between prompts \(cosine 1.0000"),
+        (parallel, r"does not distinguish prompts \(cosine 1.0000"),
     ],
 )
 def test_weights_that_do_not_fit_are_told(save_clap, embedder, change, wrong):
@@ -39,19 +39,19 @@ def test_a_file_that_is_no_checkpoint_is_told(tmp_path, published):
     path = tmp_path / "clap.pt"
     path.write_bytes(published.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=f"{path}: not a readable checkpoint"):
-        read_weights(path)
+        load_clap(str(path), "HTSAT-base")
     path.write_text("<!DOCTYPE html><html>")
     with pytest.raises(CheckpointError, match="a web page, saved in place of the file"):
-        read_weights(path)
+        load_clap(str(path), "HTSAT-base")
     torch.save({"state_dict": {"conv.weight": torch.ones(1)}}, path)
     with pytest.raises(CheckpointError, match="found keys such as conv"):
-        read_weights(path)
+        load_clap(str(path), "HTSAT-base")
 
 
 def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path, published):
     content = torch.load(published, weights_only=True)
     torch.save(content | {"score": np.float64(0.9), "step": np.int64(3)}, tmp_path / "clap.pt")
-    assert read_weights(tmp_path / "clap.pt").keys() == read_weights(published).keys()
+    assert read_checkpoint(tmp_path / "clap.pt").keys() == read_checkpoint(published).keys()
 
 
 def test_an_unknown_audio_model_names_those_that_are(published, embedder):

@@ -1,26 +1,27 @@
-"""What SAT's tested versions get wrong for us works with the plugin in."""
+"""Workarounds: what SAT and Lightning get wrong for us works with the plugin registered."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from mge_plugin import registry
-from mge_plugin import sat as mends
+from mge_plugin import registry, sat
+from mge_plugin.models.checkpoints import CheckpointError
 
 
 @pytest.fixture(autouse=True)
-def mended():
+def registered():
     registry.install()
-    mends.install()  # twice is harmless
+    sat.install()  # twice is harmless
 
 
-def test_a_function_is_mended_once_however_often_it_is_asked_for():
+def test_a_function_is_wrapped_once():
     from stable_audio_tools.training.utils import InverseLR
 
     before = InverseLR.__init__.__wrapped__
     for _ in range(3):
-        mends.install()
+        sat.install()
     assert InverseLR.__init__.__wrapped__ is before
     assert not hasattr(before, "_self_wrapper")
 
@@ -83,3 +84,61 @@ def test_an_autoencoder_is_exported_to_safetensors(tmp_path, averaged):
     AutoencoderTrainingWrapper.export_model(wrapper, str(path), use_safetensors=True)
     expected = (ema if averaged else model).state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in load_file(path).items())
+
+
+class Unwritable:
+    """Pickling it fails."""
+
+    def __reduce__(self):
+        raise OSError("no space left on device")
+
+
+def test_a_lightning_checkpoint_has_its_name_only_when_it_is_whole(tmp_path):
+    from lightning_fabric.plugins.io.torch_io import _atomic_save  # Lightning's own copy
+
+    path = tmp_path / "a.ckpt"
+    _atomic_save({"a": torch.ones(2)}, path)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match="no space"):
+        _atomic_save({"a": torch.ones(3), "b": Unwritable()}, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))
+
+
+def test_resuming_from_a_folder_takes_the_newest_whole_checkpoint(tmp_path):
+    for age, name in enumerate(("cut.ckpt", "newest.ckpt", "old.ckpt")):
+        path = tmp_path / name
+        torch.save({"a": torch.ones(1000)}, path)
+        os.utime(path, (1000 - age, 1000 - age))
+    content = (tmp_path / "cut.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(content[: len(content) // 2])
+    os.utime(tmp_path / "cut.ckpt", (2000, 2000))
+    assert sat.newest_checkpoint(tmp_path) == tmp_path / "newest.ckpt"
+    with pytest.raises(FileNotFoundError):
+        sat.newest_checkpoint(tmp_path / "absent")
+
+
+def test_sats_loader_explains_a_file_that_it_cannot_read(tmp_path):
+    from stable_audio_tools.models.utils import load_ckpt_state_dict
+
+    path = tmp_path / "a.ckpt"
+    path.write_text("<!DOCTYPE html>")
+    with pytest.raises(CheckpointError, match=str(path)):
+        load_ckpt_state_dict(str(path))
+
+
+def test_sats_loader_removes_the_prefix_of_compiled_modules(tmp_path):
+    from stable_audio_tools.models.utils import load_ckpt_state_dict
+
+    weights = {"_orig_mod.model._orig_mod.weight": torch.ones(1)}
+    torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
+    assert list(load_ckpt_state_dict(str(tmp_path / "a.ckpt"))) == ["model.weight"]
+
+
+def test_reconstructions_stay_on_disk_without_a_logger(tmp_path, monkeypatch):
+    module = pytest.importorskip("stable_audio_tools.training.autoencoders")
+    (tmp_path / "recon.wav").write_bytes(b"audio")
+    monkeypatch.setattr(sat, "_recon_folder", tmp_path / "run")
+    module.log_audio(None, "recon", str(tmp_path / "recon.wav"), 16000)
+    assert (tmp_path / "run" / "demos" / "recon.wav").read_bytes() == b"audio"
