@@ -32,6 +32,7 @@ MILLIONS = {
     "mge_dit_16k_100m.json": 98,
     "mge_dit_44k_stereo.json": 1023,
     "mge_dit_44k_stereo_300m.json": 289,
+    "mge_dit_first.json": 3,
     "mge_dit_minislakh.json": 11,
     "mge_dit_tiny.json": 3,
 }
