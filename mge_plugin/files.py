@@ -51,6 +51,11 @@ def write_file(path: Path, content: bytes | memoryview) -> Path:
     return path
 
 
+def write_json(path: Path, content: Any, indent: int | None = None) -> Path:
+    """Write strict JSON, whole or not at all; NaN and infinite numbers raise ValueError."""
+    return write_file(path, json.dumps(content, indent=indent, allow_nan=False).encode())
+
+
 def remove_abandoned(folder: Path, pattern: str = ".*.tmp") -> None:
     """Delete temporary files that killed runs left in `folder`: those older than an hour."""
     for path in folder.glob(pattern):
@@ -100,7 +105,7 @@ def read_index(path: Path) -> dict[str, Any]:
 def write_index(path: Path, entries: Mapping[str, Any]) -> None:
     """Keep entries for the next run; a folder that cannot be written to is logged."""
     try:
-        write_file(path, json.dumps(entries).encode())
+        write_json(path, entries)
     except OSError as error:
         logger.warning("%s: the index is not kept (%s)", path, error.strerror or error)
 

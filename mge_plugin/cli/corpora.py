@@ -1,6 +1,5 @@
 """`mge minislakh`, `mge index`: corpora on disk. `mge encode`: songs to latents, for training."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +9,7 @@ import typer
 from mge_plugin.cli.app import app, complain, say, slow_module
 from mge_plugin.cli.options import Ckpt, Device, ModelConfig, Out, Seed
 from mge_plugin.config import parse_section, read_json
-from mge_plugin.files import write_file
+from mge_plugin.files import write_json
 from mge_plugin.launcher import quietly
 
 
@@ -63,8 +62,7 @@ def index(
     for problem in problems:
         complain(f"problem: {problem}")
     if json_out is not None:
-        text = json.dumps({"corpora": summaries, "problems": problems}, indent=4)
-        write_file(json_out, text.encode())
+        write_json(json_out, {"corpora": summaries, "problems": problems}, 4)
     if problems:
         raise typer.Exit(1)
 

@@ -5,6 +5,9 @@ mge_tracks     single waveforms for training an autoencoder: of each triplet one
 mge_latents    pre-encoded triplets, see `mge_plugin.data.latents`
 """
 
+import dataclasses
+import hashlib
+import json
 import logging
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,9 +26,11 @@ from mge_plugin.config import ConfigError, choose, parse_section
 from mge_plugin.data.audio import AudioError, rms_db
 from mge_plugin.data.cache import StemCache
 from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, index_corpora
+from mge_plugin.data.corpora.ranks import keep_for_ranks, songs_of_first_rank
 from mge_plugin.data.corpora.reader import CorpusConfig, shares, weight_problems
 from mge_plugin.data.latents.dataset import LatentsConfig, open_latents
 from mge_plugin.data.order import SongItems, SongOrder, item_loader
+from mge_plugin.data.songs import IndexReport
 from mge_plugin.data.triplets import (
     AugmentConfig,
     Format,
@@ -173,13 +178,24 @@ def _unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterato
 
 
 def _open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
-    """The songs of every corpus, read from the decoded cache if there is one."""
-    corpora = index_corpora(config.datasets, cache_folder(config.index_cache))
-    if config.cache_dir is None:
-        return corpora
-    cache = StemCache(Path(config.cache_dir).expanduser(), form.sample_rate, form.channels)
-    songs = [cache.build(corpus.songs, config.cache_workers) for corpus in corpora]
-    return [replace(c, songs=tuple(s)) for c, s in zip(corpora, songs, strict=True)]
+    """The songs of every corpus, read from the decoded cache if there is one.
+
+    On a machine with several ranks the first one reads the files, the others its result.
+    """
+    folder = cache_folder(config.index_cache)
+    key = json.dumps([dataclasses.asdict(config), dataclasses.asdict(form)])
+    name = f"ranks-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    if folder is not None and (songs := songs_of_first_rank(folder / name)) is not None:
+        pairs = zip(config.datasets, songs, strict=True)
+        return [Corpus(corpus, of_corpus, IndexReport()) for corpus, of_corpus in pairs]
+    corpora = index_corpora(config.datasets, folder)
+    if config.cache_dir is not None:
+        cache = StemCache(Path(config.cache_dir).expanduser(), form.sample_rate, form.channels)
+        songs = [cache.build(corpus.songs, config.cache_workers) for corpus in corpora]
+        corpora = [replace(c, songs=tuple(s)) for c, s in zip(corpora, songs, strict=True)]
+    if folder is not None:
+        keep_for_ranks(folder / name, [corpus.songs for corpus in corpora])
+    return corpora
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def test_a_stem_that_cannot_be_decoded_stays_as_it_is_and_is_told(corpus, tmp_pa
     kept = cache.build(songs, workers=1)
     assert kept[0].stems[0].cached is None
     assert all(stem.cached for stem in kept[0].stems[1:])
-    assert f"not kept decoded: {broken.path}: not readable as audio" in caplog.text
+    assert f"not decoded: {broken.path}: not readable as audio" in caplog.text
 
 
 def test_two_jobs_build_one_cache(corpus, tmp_path, started):

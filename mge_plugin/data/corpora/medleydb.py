@@ -86,7 +86,7 @@ def _read_song(place: Place, config: CorpusConfig) -> Found:
         metadata = read_yaml(path)
     except MetadataError as error:
         return left_out(path, str(error))
-    if config.drop_bleed and _is_yes(metadata.get("has_bleed")):
+    if config.drop_bleed and str(metadata.get("has_bleed")).lower() in ("yes", "true"):
         return left_out(path, "song with bleed between its stems (drop_bleed)")
     stems = metadata.get("stems")
     if not isinstance(stems, dict) or not stems:
@@ -109,11 +109,6 @@ def _read_stem(
     labels = labels if isinstance(labels, list) else [labels]
     parts = read_part(path, report)
     return FoundStem(tuple(map(str, labels)), parts) if parts else None
-
-
-def _is_yes(value: Any) -> bool:
-    """MedleyDB's 'yes' and 'no' are texts; without quotes YAML reads them as true and false."""
-    return str(value).lower() in ("yes", "true")
 
 
 READER = Reader(_find_songs, _read_song, _WORDS)

@@ -289,7 +289,9 @@ def read_part(path: Path, report: IndexReport) -> tuple[Part, ...]:
         return ()
 
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is 7 times as fast
+# Every value stays a text: a song called "1999" or "Yes" is neither a number nor a truth value.
+# The loader in C is 7 times as fast.
+_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 class MetadataError(ValueError):
@@ -297,7 +299,7 @@ class MetadataError(ValueError):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML object; one that is missing, broken or of another shape raises MetadataError."""
+    """A YAML object of texts; one that is missing or broken raises MetadataError."""
     return _read(path, lambda content: yaml.load(content, Loader=_LOADER))
 
 

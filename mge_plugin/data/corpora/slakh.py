@@ -58,10 +58,10 @@ _CLASSES = {
 
 def label_of(stem: dict[str, Any]) -> str:
     """The instrument in words, by drum flag, then program, then name of the class."""
-    program, name = stem.get("program_num"), str(stem.get("inst_class") or "other")
-    if stem.get("is_drum") is True:
+    number, name = str(stem.get("program_num")), str(stem.get("inst_class") or "other")
+    if str(stem.get("is_drum")).lower() == "true":
         return _FIRST_PROGRAMS[_DRUMS]
-    if isinstance(program, int) and 0 <= program <= _DRUMS:
+    if number.isdecimal() and (program := int(number)) <= _DRUMS:
         starts = sorted(_FIRST_PROGRAMS)
         return _FIRST_PROGRAMS[starts[bisect_right(starts, program) - 1]]
     return _CLASSES.get(name, name.lower())

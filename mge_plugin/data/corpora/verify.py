@@ -11,12 +11,13 @@ nothing but white noise, and of one tone for the whole song. They are reported, 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.signal import welch
 from tqdm import tqdm
 
-from mge_plugin.config import ConfigError, parse_section, read_json
+from mge_plugin.config import ConfigError, found, parse_section, read_json
 from mge_plugin.data.audio import AudioError, audio_info, read_window, rms_db, to_channels
 from mge_plugin.data.corpora.duplicates import without_corpus_duplicates
 from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, read_corpus
@@ -149,6 +150,15 @@ def _tone(power: np.ndarray) -> int | None:
     return top if near > _ALONE * power.sum() else None
 
 
+_AUDIO_TYPES = ("mge_triplets", "mge_tracks")
+
+
+def _folder_config(folder: Path) -> dict[str, Any]:
+    """The config of a folder of songs."""
+    entry = {"id": folder.resolve().name, "type": "folder", "path": str(folder)}
+    return {"dataset_type": "mge_triplets", "datasets": [entry]}
+
+
 def index_config(
     path: Path, sums: bool = False, stems: bool = False
 ) -> tuple[list[Corpus], list[str]]:
@@ -156,13 +166,19 @@ def index_config(
 
     With `sums` and `stems` the corpora's reports have the results of these checks.
     """
-    content = read_json(path)
+    content = _folder_config(path) if path.is_dir() else read_json(path)
+    name = content.get("dataset_type")
+    if name not in _AUDIO_TYPES:
+        raise ConfigError(
+            f"{path}: mge index reads corpora of audio, dataset_type {' or '.join(_AUDIO_TYPES)}, "
+            f"found {found(name)}; `mge check` looks at other types"
+        )
     entries = content.get("datasets")
     if not isinstance(entries, list) or not entries:
         raise ConfigError(f"{path}: datasets: expected one corpus or more, found none")
     setting = content.get("index_cache", AUTO)
     if setting is not None and not isinstance(setting, str):
-        raise ConfigError(f"{path}: index_cache: expected a folder or null, found {setting!r}")
+        raise ConfigError(f"{path}: index_cache: expected a folder or null, found {found(setting)}")
     folder = cache_folder(setting)
     configs = [
         parse_section(CorpusConfig, entry, f"{path}: datasets[{i}]")

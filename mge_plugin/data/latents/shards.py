@@ -11,7 +11,6 @@ known: from the headers in local shards, or from `index.json`, which is written 
 """
 
 import heapq
-import json
 import os
 import re
 import tarfile
@@ -39,7 +38,7 @@ from mge_plugin.data.latents.store import (
 )
 from mge_plugin.data.order import Item, ItemLoader, rank_and_ranks, worker_options
 from mge_plugin.data.triplets import Format
-from mge_plugin.files import remove_abandoned, write_file, written_whole
+from mge_plugin.files import remove_abandoned, write_json, written_whole
 
 MEGABYTE = 1_000_000
 ALLOW_PIPE = "MGE_ALLOW_PIPE"  # an environment variable; 1: shards may be commands of a shell
@@ -71,7 +70,7 @@ def write_shards(store: Store, megabytes: int) -> list[Path]:
     for path in set(folder.glob("*.tar")) - set(written):
         path.unlink()
     headers = {shard.name: [song.to_json() for song in part] for shard, part in written.items()}
-    write_file(folder / _INDEX, json.dumps(headers).encode())
+    write_json(folder / _INDEX, headers)
     return list(written)
 
 

@@ -38,7 +38,15 @@ from torch import Tensor
 from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.songs import Part, Song
 from mge_plugin.data.triplets import Format
-from mge_plugin.files import file_stem, read_index, remove_abandoned, stamp, write_file, write_index
+from mge_plugin.files import (
+    file_stem,
+    read_index,
+    remove_abandoned,
+    stamp,
+    write_file,
+    write_index,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -263,7 +271,7 @@ class Store:
         remove_abandoned(self.root, "*/*/.*.tmp")
         present = self.info()
         if present is None:
-            write_file(self.root / "store.json", json.dumps(asdict(info), indent=4).encode())
+            write_json(self.root / "store.json", asdict(info), 4)
         elif differences := present.differences(info):
             what = "; ".join(differences)
             raise ConfigError(f"{self.root}: has latents made in another way: {what}")

@@ -165,3 +165,18 @@ def test_the_setting_is_the_users_cache_folder_a_folder_or_none(tmp_path, monkey
     assert cache_folder("auto").is_relative_to(tmp_path)
     assert cache_folder(str(tmp_path / "x")) == tmp_path / "x"
     assert cache_folder(None) is None
+
+
+def test_other_ranks_read_what_the_first_has_indexed(slakh, two, tmp_path, monkeypatch, digests):
+    """They open no file of the corpus: its headers, and even its folders, may be gone."""
+    for name in ("T1", "T2"):
+        slakh.song(name, two)
+    keys = {"index_cache": str(tmp_path / "index"), "cache_dir": str(tmp_path / "decoded")}
+    first = digests(slakh.loader(batch_size=1, **keys))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("mge_plugin.data.dataset.index_corpora", None)
+    assert digests(slakh.loader(batch_size=1, **keys)) == first
+    monkeypatch.undo()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("os.getppid", lambda: -1)  # a file of another run is not used
+    assert digests(slakh.loader(batch_size=1, **keys)) == first
