@@ -1,12 +1,9 @@
-"""The recipe of the weights in weights/minislakh: from a seed to a model, step by step.
+"""The recipe of small weights: from a seed to a model, step by step.
 
-    songs ------> autoencoder (fit-mel), text-audio encoder (fit-text-audio)
-      |               |
-      '-----------> latents (encode) ------> denoiser, phases 1 to 4
-    mixed songs --> latents (encode) ------> denoiser, phases 5 and 6 ------> model.safetensors
+    songs ---> autoencoder (fit-mel) ---> latents (encode) ---> denoiser ---> model.safetensors
+      '------> text-audio encoder (fit-text-audio) --'
 
-The mixed songs have several soundfonts, effects and partial sums. Every step writes a file, so a
-run that was stopped resumes with the step it was in.
+Every step writes a file, so a run that was stopped resumes with the step it was in.
 """
 
 import copy
@@ -14,7 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,119 +23,90 @@ from minislakh.sound import find_soundfont
 logger = logging.getLogger(__name__)
 
 _CONFIG = "mge_dit_minislakh.json"  # of model_configs
+_SHIPPED = ("sampling", "card", "input_level")  # keys that model.json has beside the config's
 _SEED = 42  # of the text-audio encoder's first weights, as `mge fit-text-audio` has it
 
 
-# A second soundfont for the mixed songs, used if it is installed (Debian package
-# musescore-general-soundfont).
+# A second soundfont, used if it is installed (Debian package musescore-general-soundfont).
 _MUSESCORE = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")
-_MIXED_SEED = 1  # so that no mixed song is a test song of the plain corpus
 
-
-@dataclass(frozen=True)
-class Phase:
-    """A training of the denoiser, which starts from the weights of the one before."""
-
-    name: str  # of its folder
-    steps: int
-    rate: float  # the highest learning rate
-    p_absent: float = 0.1
-    training: Mapping[str, Any] = field(default_factory=dict)  # changes of the config's section
-    timesteps: Mapping[str, Any] = field(default_factory=dict)  # changes of `training.timesteps`
-    mixed: bool = False  # on mixed songs, half of the items with partial sums
-    constant: bool = False  # the rate stays at its highest after a warm-up of 50 steps
-    precision: str = "bf16-mixed"
-
-
-# Users request a source by its label alone, and its own sound would reveal whether it is in the
-# mixture at all. Mixtures are also requested by text, since generation is.
-BY_LABEL: Mapping[str, Any] = {"conditioning": {"source": "text"}, "cfg_dropout_prob": 0.3}
-_BY_TEXT: Mapping[str, Any] = {
-    **BY_LABEL,
+# Changes of the config's `training`. Users request a source by its label alone, and its own sound
+# would reveal whether it is in the mixture at all; mixtures are also requested by text. At level 1
+# the source must be decided from mixture and prompt alone: half of the items with a mixture.
+_TRAINING: Mapping[str, Any] = {
     "conditioning": {"mixture": "mix", "submixture": "mix", "source": "text"},
+    "cfg_dropout_prob": 0.2,
+    "timesteps": {
+        "levels": "stratified",
+        "patterns": {"none": 1.5, "mixture": 5, "submixture": 1.5, "source": 0.5},
+        "densities": {"mixture": {"at_one": 0.5}},
+    },
 }
-_MUSIC: Mapping[str, float] = {"none": 1.5, "mixture": 3, "submixture": 2, "source": 0.5}
-_MORE_MUSIC: Mapping[str, float] = {**_MUSIC, "none": 2.5}
-# What the source is must be decided at level 1, from mixture and prompt alone.
-_DECIDE: Mapping[str, Any] = {
-    "patterns": {"none": 1.5, "mixture": 5, "submixture": 1.5, "source": 0.5},
-    "densities": {"mixture": {"at_one": 0.6}},
-}
-_LAST: Mapping[str, Any] = {**_BY_TEXT, "cfg_dropout_prob": 0.2}
-_EXACT = "32-true"  # these phases ran on a processor without bfloat16
-_PHASES = (
-    Phase("denoiser", 8000, 8e-4),
-    Phase("by_label", 800, 3e-4, 0.4, BY_LABEL),
-    Phase("longer", 7500, 6e-4, 0.25, BY_LABEL, {"patterns": _MUSIC}),
-    Phase("by_text", 1200, 3e-4, 0.25, _BY_TEXT, {"patterns": _MORE_MUSIC}),
-    Phase("decide", 450, 5e-4, 0.15, _LAST, _DECIDE, True, constant=True, precision=_EXACT),
-    Phase("settle", 150, 5e-4, 0.15, _LAST, _DECIDE, True, precision=_EXACT),
-)
 
 
 @dataclass(frozen=True)
 class RecipeSize:
-    """How much each step does; the defaults made the weights that ship."""
+    """How much each step does."""
 
-    songs: int = 300  # of each corpus
+    songs: int = 600
     seconds: float = 40.0  # of a song
     windows: int = 1600  # that the autoencoder is fitted to
     whitening: float = 0.5
     text_audio_steps: int = 1000
     text_audio_batch: int = 32
-    phases: tuple[Phase, ...] = _PHASES  # of the denoiser
+    steps: int = 17_500  # of the denoiser
+    rate: float = 1.2e-3  # its highest learning rate
     batch_size: int = 16
+    precision: str = "bf16-mixed"
 
 
 def make_weights(
-    work: Path, out: Path, device: str, seed: int = 0, size: RecipeSize | None = None
+    work: Path, out: Path, device: str, seed: int = 1, size: RecipeSize | None = None
 ) -> Path:
-    """Make everything in `work` and write `model.json` and `model.safetensors` (half) in `out`."""
+    """Make everything in `work` and write `model.json` and `model.safetensors` (half) in `out`.
+
+    The test songs of seed 0 are those of the published tables: keep another seed for training.
+    """
     from mge_plugin.standins.fit import fit_denoiser, halve
 
     size, config = size or RecipeSize(), read_json(shipped_file(f"model_configs/{_CONFIG}"))
-    workers = os.cpu_count() or 1
-    corpus = write_corpus(work / "corpus", size.songs, size.seconds, seed, workers=workers)
-    plain = _Corpus(corpus, work, "latents", partial_sums=0)
+    corpus = write_corpus(
+        work / "corpus",
+        size.songs,
+        size.seconds,
+        seed,
+        sound=_sound(),
+        workers=os.cpu_count() or 1,
+    )
+    data = _Corpus(corpus, work)
     autoencoder = _once(
-        work / "autoencoder.safetensors", lambda path: _fit_mel(config, plain.tracks(), path, size)
+        work / "autoencoder.safetensors", lambda path: _fit_mel(config, data.tracks(), path, size)
     )
     text_audio = _once(
         work / "text_audio.safetensors",
-        lambda path: _fit_text_audio(config, plain.triplets(), path, size, device),
+        lambda path: _fit_text_audio(config, data.triplets(), path, size, device),
     )
     trainable = _with_text_audio(config, text_audio)
-    corpus = write_corpus(
-        work / "mixed_corpus",
-        size.songs,
-        size.seconds,
-        seed + _MIXED_SEED,
-        sound=_mixed_sound(),
-        workers=workers,
+    _encode(trainable, autoencoder, data, device)
+    trained = fit_denoiser(
+        _training_config(trainable, size),
+        data.latents(),
+        autoencoder,
+        work / "denoiser",
+        steps=size.steps,
+        batch_size=size.batch_size,
+        precision=size.precision,
+        device=device,
     )
-    mixed = _Corpus(corpus, work, "mixed_latents", partial_sums=1)
-    for data in (plain, mixed):
-        _encode(trainable, autoencoder, data, device)
-    weights = autoencoder
-    for number, phase in enumerate(size.phases):
-        trained = fit_denoiser(
-            _of_phase(trainable, phase, seed=number),
-            (mixed if phase.mixed else plain).latents(phase, seed=number),
-            weights,
-            work / phase.name,
-            steps=phase.steps,
-            batch_size=size.batch_size,
-            precision=phase.precision,
-            device=device,
-        )
-        weights = trained / "model.safetensors"
-    halve(weights, out / "model.safetensors")
+    halve(trained / "model.safetensors", out / "model.safetensors")
+    shipped = read_json(shipped_file("weights/minislakh/model.json"))
+    config |= {key: shipped[key] for key in _SHIPPED if key in shipped}
     write_file(out / "model.json", (json.dumps(config, indent=4) + "\n").encode())
     return out
 
 
-def _mixed_sound() -> Sound:
-    """Half of the songs with effects, 30 % with bass, drums, guitar and piano alone."""
+def _sound() -> Sound:
+    """Half of the songs with effects, 30 % of bass, drums, guitar and piano alone."""
     if not _MUSESCORE.is_file():
         logger.warning("%s is not installed: one soundfont instead of two", _MUSESCORE)
         return Sound((), effects=0.5, core=0.3)
@@ -147,12 +115,10 @@ def _mixed_sound() -> Sound:
 
 @dataclass(frozen=True)
 class _Corpus:
-    """The dataset configs of one corpus."""
+    """The dataset configs of the corpus."""
 
     path: Path
     work: Path
-    store: str  # folder of its latents in `work`
-    partial_sums: int
 
     def _config(self, kind: str, **options: Any) -> dict[str, Any]:
         entry = {"id": "minislakh", "type": "slakh", "path": str(self.path), "split": "train"}
@@ -176,16 +142,16 @@ class _Corpus:
         """To be encoded."""
         return self._config("mge_triplets")
 
-    def latents(self, phase: Phase, seed: int) -> dict[str, Any]:
-        """For the denoiser: a share of the items requests what is not in the mixture."""
-        store = str(self.work / self.store)
+    def latents(self) -> dict[str, Any]:
+        """For the denoiser: half of the mixtures are partial sums, 15 % of the sources absent."""
+        store = str(self.work / "latents")
         return {
             "dataset_type": "mge_latents",
-            "seed": seed,
+            "seed": 0,
             "epoch_items": 1_000_000,
-            "p_partial": 0.5 if self.partial_sums else 0.0,
+            "p_partial": 0.5,
             "datasets": [{"id": "minislakh", "path": store, "split": "train"}],
-            "source": {"choose": "labels", "p_absent": phase.p_absent},
+            "source": {"choose": "labels", "p_absent": 0.15},
         }
 
 
@@ -197,21 +163,15 @@ def _with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]
     return changed
 
 
-def _of_phase(config: Mapping[str, Any], phase: Phase, seed: int) -> dict[str, Any]:
-    """The config that trains a phase."""
+def _training_config(config: Mapping[str, Any], size: RecipeSize) -> dict[str, Any]:
     changed = copy.deepcopy(dict(config))
-    changed["training"] |= {"seed": seed, **phase.training}
-    changed["training"]["timesteps"] |= phase.timesteps
+    changed["training"] |= _TRAINING
     sections = changed["training"]["optimizer_configs"]["diffusion"]
-    sections["optimizer"]["config"]["lr"] = phase.rate
-    if phase.constant:
-        warm_up = {"start_factor": 0.02, "end_factor": 1.0, "total_iters": 50}
-        sections["scheduler"] = {"type": "LinearLR", "config": warm_up}
-    else:
-        sections["scheduler"]["config"] |= {
-            "max_lr": phase.rate,
-            "total_steps": phase.steps + 1,  # Lightning asks for one more
-        }
+    sections["optimizer"]["config"]["lr"] = size.rate
+    sections["scheduler"]["config"] |= {
+        "max_lr": size.rate,
+        "total_steps": size.steps + 1,  # Lightning asks for one more
+    }
     return changed
 
 
@@ -262,12 +222,11 @@ def _encode(config: Mapping[str, Any], autoencoder: Path, data: _Corpus, device:
     )
     from mge_plugin.data.latents.store import Store
 
-    dataset_config = data.work / f"{data.store}.json"
+    dataset_config = data.work / "songs.json"
     write_file(dataset_config, json.dumps(data.songs()).encode())
-    every = 8.0 if data.partial_sums else 2.0
-    settings = Settings(batch_size=1, chunk=10.0, clap_every=every, partial_sums=data.partial_sums)
+    settings = Settings(batch_size=1, chunk=10.0, clap_every=8.0, partial_sums=1)
     encoder = create_encoder(config, autoencoder, settings, torch.device(device))
-    store = Store(data.work / data.store)
+    store = Store(data.work / "latents")
     report = encode_corpora(read_corpora(dataset_config), encoder, store, Ranks())
     if report.left_out:
         raise ValueError(f"songs that cannot be encoded: {report.left_out}")

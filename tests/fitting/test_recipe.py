@@ -9,20 +9,17 @@ from safetensors.torch import load_file
 from mge_plugin.inference.pipeline import load
 from mge_plugin.inference.request import Sampling
 from mge_plugin.standins import fit as denoiser
-from mge_plugin.standins.recipe import BY_LABEL, Phase, RecipeSize, make_weights
+from mge_plugin.standins.recipe import RecipeSize, make_weights
 
-AT_ONE = {"densities": {"mixture": {"at_one": 0.6}}}
 SMALLEST = RecipeSize(
     songs=3,
     seconds=6.0,
     windows=16,
     text_audio_steps=2,
     text_audio_batch=2,
-    phases=(
-        Phase("denoiser", 2, 1e-3, precision="32-true"),
-        Phase("decide", 1, 1e-4, 0.4, BY_LABEL, AT_ONE, True, True, "32-true"),
-    ),
+    steps=2,
     batch_size=2,
+    precision="32-true",
 )
 
 
@@ -32,12 +29,12 @@ def test_from_nothing_to_a_model(tmp_path, monkeypatch):
     weights = load_file(out / "model.safetensors")
     assert {str(t.dtype) for t in weights.values() if t.is_floating_point()} == {"torch.float16"}
     assert "ckpt_path" not in json.dumps(json.loads((out / "model.json").read_text())["model"])
-    pipeline = load(out / "model.json", out / "model.safetensors", "cpu")
+    pipeline = load(out / "model.json", out / "model.safetensors", device="cpu")
     song = 0.1 * np.random.default_rng(0).standard_normal((1, 24000)).astype(np.float32)
-    prompt = "the sound of the bass"
-    result = pipeline.extract(song, 16000, prompt, Sampling(steps=2, cfg_scale=1.0))
-    assert result.audio["source"].shape == song.shape
-    assert np.isfinite(result.audio["source"]).all()
+    sampling = Sampling(steps=2, cfg_scale=1.0)
+    result = pipeline.extract((song, 16000), "The sound of the bass", sampling=sampling)
+    assert result.audio["bass"].shape == song.shape
+    assert np.isfinite(result.audio["bass"]).all()
 
     made = {p: p.stat().st_mtime_ns for p in (tmp_path / "work").glob("*.safetensors")}
     assert len(made) == 2
@@ -45,4 +42,4 @@ def test_from_nothing_to_a_model(tmp_path, monkeypatch):
     monkeypatch.setattr(denoiser, "fit_denoiser", lambda *a, **k: calls.append(k) or a[3])
     make_weights(tmp_path / "work", tmp_path / "out", "cpu", size=SMALLEST)
     assert made == {p: p.stat().st_mtime_ns for p in made}
-    assert [call["steps"] for call in calls] == [2, 1]
+    assert [call["steps"] for call in calls] == [2]
