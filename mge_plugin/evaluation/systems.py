@@ -96,7 +96,8 @@ class Model:
         (latents,) = result.latents.values()
         rate = self.pipeline.sample_rate
         samples = -(-segment.samples * rate // segment.sample_rate)
-        audio = _in_form(self.pipeline.decode(latents[Track.SUBMIXTURE], samples), rate, excerpt)
+        audio = self.pipeline.decode(latents[Track.SUBMIXTURE], samples)
+        audio = _in_form(audio / 10 ** (result.info["input_gain_db"] / 20), rate, excerpt)
         return audio * sounding(excerpt.mixture, segment.sample_rate)  # silenced as the source is
 
 

@@ -677,6 +677,7 @@ class Pipeline:
     def _result(self, song: _Song, audio: dict[str, np.ndarray]) -> Result:
         request, like = song.request, song.request.like
         info = describe(request, song.sampling, song.seed)
+        info["input_gain_db"] = 20 * float(np.log10(song.gain))  # latents are at the model's level
         info["tracks"] = {name: _levels(track) for name, track in audio.items()}
         latents = {}
         for name, track in zip(audio, song.tracks, strict=False):  # sampled tracks come first

@@ -272,13 +272,14 @@ def test_results_scale_with_the_input(model, noise, task, gain):
     def run(samples):
         options = {"finish": Finish("none", gate=False)} if task == "extract" else {}
         request = Request(task, ["bass"], (samples, RATE), sampling=QUICK, **options)
-        return leveled.run([request])[0].audio
+        return leveled.run([request])[0]
 
     one, other = run(song), run(np.float32(gain) * song)
-    for name, audio in one.items():
-        assert_allclose(
-            other[name], gain * audio, atol=1e-4 * gain * abs(audio).max(), err_msg=name
-        )
+    gains = [result.info["input_gain_db"] for result in (one, other)]
+    assert gains[0] - gains[1] == pytest.approx(20 * np.log10(gain), abs=1e-3)
+    for name, audio in one.audio.items():
+        closeness = 1e-4 * gain * abs(audio).max()
+        assert_allclose(other.audio[name], gain * audio, atol=closeness, err_msg=name)
 
 
 @pytest.mark.parametrize("refine", ["mask", "none"])
