@@ -11,8 +11,7 @@ import json
 import os
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -239,9 +238,8 @@ class Runner:
 
     def _compute(self, group: Sequence[Job], pipeline: "Pipeline", report: Report) -> None:
         """Compute jobs together; if that fails, each alone, so that one song fails alone."""
-        stages = _Stages()
         try:
-            results = self._results(group, pipeline, stages)
+            results = self._results(group, pipeline)
         except _SONG_ERRORS as error:
             if len(group) == 1:
                 report.failed(group[0], error)
@@ -251,7 +249,7 @@ class Runner:
             return
         for job, result in zip(group, results, strict=True):
             try:
-                info = self._save(job, result, self._run_info(pipeline, stages))
+                info = self._save(job, result, _effective(pipeline))
             except _SONG_ERRORS as error:
                 report.failed(job, error)
             else:
@@ -259,14 +257,11 @@ class Runner:
                     warn(f"{job.label}: {line}")
                 report.add(job, info, "done")
 
-    def _results(
-        self, group: Sequence[Job], pipeline: "Pipeline", stages: "_Stages"
-    ) -> list[Result]:
-        """The results of jobs, with a bar over the network's calls."""
+    def _results(self, group: Sequence[Job], pipeline: "Pipeline") -> list[Result]:
+        """The results of jobs."""
         if group[0].chain:
-            return [self._chained(job, pipeline, stages) for job in group]
-        requests = [self._to_request(job, job.prompts) for job in group]
-        return stages.run(pipeline, requests)
+            return [self._chained(job, pipeline) for job in group]
+        return _run(pipeline, [self._to_request(job, job.prompts) for job in group])
 
     def _to_request(self, job: Job, prompts: Sequence[Prompt], audio: Any = None) -> Request:
         converted: dict[str, Any] = {  # by the request
@@ -286,12 +281,12 @@ class Runner:
             **converted,
         )
 
-    def _chained(self, job: Job, pipeline: "Pipeline", stages: "_Stages") -> Result:
+    def _chained(self, job: Job, pipeline: "Pipeline") -> Result:
         """Extract each prompt from the residual of the one before."""
         rest: Any = None
         audio, tracks = {}, {}
         for name, prompt in zip(job.sources, job.prompts, strict=True):
-            (result,) = stages.run(pipeline, [self._to_request(job, [prompt], rest)])
+            (result,) = _run(pipeline, [self._to_request(job, [prompt], rest)])
             source = next(iter(result.audio))
             audio[name], tracks[name] = result.audio[source], result.info["tracks"][source]
             rest = (result.audio["residual"], result.sample_rate)
@@ -314,11 +309,11 @@ class Runner:
             for track, audio in tracks.items():
                 partial = renaming.enter_context(written_whole(paths[track]))
                 write(partial, audio, result.sample_rate)
-            run["seconds"]["write"] = round(time.monotonic() - start, 3)
+            seconds = result.info.get("seconds", {}) | {"write": round(time.monotonic() - start, 3)}
             song = {} if job.song is None else {"song": str(job.song)}
             origin = {"model_config": str(self.files.config_file), "ckpt": str(self.files.ckpt)}
             info = song | origin | {"request": self._request(job), "files": names} | result.info
-            info |= {"run": run}
+            info |= {"seconds": seconds, "run": run}
             if self.output.format == "flac" and not as_flac:
                 info["format_problem"] = result.flac_problem()
             for old in paths.values():  # beside the new JSON they would be taken for its own
@@ -328,38 +323,21 @@ class Runner:
                 partial.write_bytes(text.encode(errors="backslashreplace"))
         return info
 
-    def _run_info(self, pipeline: "Pipeline", stages: "_Stages") -> Info:
-        """What was effective: device, precision, time and memory."""
-        weight = next(pipeline.model.model.parameters())
-        return {
-            "device": str(pipeline.device),
-            "dtype": str(weight.dtype).removeprefix("torch."),
-            "seconds": {name: round(value, 3) for name, value in stages.seconds.items()},
-            "peak_memory_mb": _peak_memory(pipeline.device),
-        }
+
+def _effective(pipeline: "Pipeline") -> Info:
+    """Device, precision and peak memory of a run."""
+    weight = next(pipeline.model.model.parameters())
+    return {
+        "device": str(pipeline.device),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+        "peak_memory_mb": _peak_memory(str(pipeline.device)),
+    }
 
 
-class _Stages:
-    """Runs requests with a progress bar, and adds up the seconds of each stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    def run(self, pipeline: "Pipeline", requests: Sequence[Request]) -> list[Result]:
-        """The requests' results."""
-        last = time.monotonic()
-        with tqdm(total=pipeline.steps(requests), desc="sampling", unit="step") as bar:
-
-            def step(event: Mapping[str, Any]) -> None:
-                nonlocal last
-                now = time.monotonic()
-                self.seconds[event["stage"]] += now - last
-                last = now
-                bar.update(event["advance"])
-
-            results = pipeline.run(requests, step)
-        self.seconds["finish"] += time.monotonic() - last
-        return results
+def _run(pipeline: "Pipeline", requests: Sequence[Request]) -> list[Result]:
+    """The requests' results, with a progress bar."""
+    with tqdm(total=pipeline.steps(requests), desc="sampling", unit="step") as bar:
+        return pipeline.run(requests, lambda event: bar.update(event["advance"]))
 
 
 def _with_audio(prompt: Prompt) -> Any:

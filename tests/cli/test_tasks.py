@@ -124,7 +124,7 @@ def test_the_json_has_the_request_and_how_it_was_carried_out(task, made, tiny, t
     assert request["ckpt"] == checkpoint_fingerprint(Path(tiny[3]))
     run = info["run"]
     assert (run["device"], run["dtype"]) == ("cpu", "float32")
-    assert {"sample", "decode", "write"} <= run["seconds"].keys()
+    assert {"sample", "decode", "write"} <= info["seconds"].keys()
     assert run["peak_memory_mb"] > 0
 
 
