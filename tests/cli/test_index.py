@@ -53,6 +53,12 @@ def test_songs_hours_labels_and_what_was_left_out_are_told(run_main, songs, conf
     assert corpus["left_out"] == left_out
 
 
+def test_a_folder_is_a_corpus_too(mge, songs):
+    code, out, err = mge("index", songs)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"songs  (folder, train)  {songs}\n  1 songs")
+
+
 def test_a_corpus_that_cannot_be_used_hides_no_other_and_the_exit_code_is_1(mge, songs, config):
     path = config({"id": "gone", "path": "gone"}, {"id": "mine", "path": str(songs)})
     code, out, err = mge("index", path)

@@ -153,9 +153,19 @@ def _tone(power: np.ndarray) -> int | None:
 _AUDIO_TYPES = ("mge_triplets", "mge_tracks")
 
 
+_MARKS = {  # files that only corpora of this type have
+    "slakh": ("*/metadata.yaml", "*/*/metadata.yaml"),
+    "musdb18": ("*/*.stem.mp4",),
+    "musdb18_hq": ("train/*/mixture.wav", "test/*/mixture.wav"),
+    "moisesdb": ("*/data.json", "*/*/data.json"),
+    "medleydb": ("*/*_STEMS", "*/*/*_STEMS"),
+}
+
+
 def _folder_config(folder: Path) -> dict[str, Any]:
-    """The config of a folder of songs."""
-    entry = {"id": folder.resolve().name, "type": "folder", "path": str(folder)}
+    """The config of a corpus's folder; its files show the type."""
+    types = (kind for kind, marks in _MARKS.items() if any(any(folder.glob(m)) for m in marks))
+    entry = {"id": folder.resolve().name, "type": next(types, "folder"), "path": str(folder)}
     return {"dataset_type": "mge_triplets", "datasets": [entry]}
 
 
