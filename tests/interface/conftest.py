@@ -147,7 +147,8 @@ def serve(tiny_files, tmp_path_factory):
             script = Path(clone, "run_gradio.py")
         port = _free_port()
         environment = os.environ | {
-            "MGE_UI_KEEP_SECONDS": "5",
+            "MGE_UI_KEEP_SECONDS": "20",
+            "MGE_UI_MAX_UPLOAD": "2mb",
             "GRADIO_SERVER_PORT": str(port),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
             "OMP_NUM_THREADS": "1",

@@ -29,6 +29,8 @@ WORKING = {
     "Init audio", "Init noise level", "Inpaint audio", "Mask Start (sec)", "Mask End (sec)",
     "Output audio", "Output spectrogram",
 }  # fmt: skip
+if "apg_scale" not in inspect.signature(sat.generate_cond).parameters:  # SAT 0.0.19
+    WORKING.remove("APG scale")
 
 
 def as_numpy(audio, rate):
