@@ -211,7 +211,7 @@ def test_two_browsers_do_not_disturb_each_other(page, chromium, address, song_fi
 
 def test_a_wrong_file_and_nothing_at_all_are_sentences(page, tmp_path):
     page.click("#mge-run")
-    page.wait_for_selector("#mge-status >> text=/extract: needs the mixture/")
+    page.wait_for_selector("#mge-status >> text=/extract needs a text/")
     wrong = tmp_path / "wrong.wav"
     wrong.write_text("this is no audio")
     page.set_input_files("#mge-given input[type=file]", str(wrong))
