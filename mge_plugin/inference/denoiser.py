@@ -9,6 +9,7 @@ windows are sampled one after another, each with the frames that it shares with 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -50,12 +51,12 @@ class Denoiser:
             count = len(rows)
             modulations = modulations[:, rows.item]
             negative = None if negative is None else negative[:, rows.item]
-            given = None if given is None else given.map(self._rows_of)
+            given = None if given is None else given.map(rows.rows_of)
         self.parts = []
         for first in range(0, count, batch or count):
             part = slice(first, first + (batch or count))
             away = None if negative is None else negative[:, part]
-            known = None if given is None else given.map(lambda x, part=part: x[part])
+            known = None if given is None else given.map(itemgetter(part))
             self.parts.append((part, modulations[:, part], away, known))
 
     def __call__(self, x: Tensor, t: Tensor, return_negative: bool = False) -> Any:
@@ -79,10 +80,6 @@ class Denoiser:
         if negatives is None:
             return joined
         return joined, (negatives if self.rows is None else self.rows.join(negatives))
-
-    def _rows_of(self, tensor: Tensor) -> Tensor:
-        """The rows of something by frame (b, ..., n), or by item (b, k)."""
-        return tensor[self.rows.item] if tensor.ndim == 2 else self.rows.cut(tensor)
 
 
 def _filled(piece: Tensor, level: Tensor) -> Tensor:
@@ -139,7 +136,7 @@ def _together(
         sampling,
         denoiser,
         batch.noise,
-        None if callback is None else lambda step: callback(_STEP | step),
+        None if callback is None else lambda step: callback({**_STEP, **step}),
         network.objective,
         batch.given,
         batch.init,

@@ -6,7 +6,7 @@ The command line and the web interface call nothing else.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -74,7 +74,7 @@ class _Song:
     given: Tensor | None = None  # latents (c, n)
     sounding: Sequence[bool] | None = None  # which windows are sampled; None is all
     keep: tuple[Tensor, Tensor] | None = None  # latents (c, n) of the kept track, frames to keep
-    init: Tensor | None = None  # latents (k, c, n)
+    init: tuple[Tensor, float] | None = None  # latents (k, c, n) to start from, and their level
     tracks: list[_Track] = field(default_factory=list)
 
 
@@ -106,7 +106,9 @@ class Pipeline:
         self.sampling = sampling or Sampling()
         self.ratio = model.pretransform.downsampling_ratio  # samples per latent frame
         self.frames = sample_size // self.ratio  # of a window
-        self._seconds: Counter[str] = Counter()  # by stage, of the requests that are being run
+        self._seconds: dict[str, float] = defaultdict(
+            float
+        )  # by stage, of the requests that are being run
 
     @property
     def sample_rate(self) -> int:
@@ -281,10 +283,10 @@ class Pipeline:
         An autoencoder without phases takes those of `like` (channels, samples), if given.
         """
         latents = latents[:, : self._windows(samples).padded_length]
+        phases = None
         if like is not None:
-            like = fit_length(like, latents.shape[-1] * self.ratio)
-        guide = None if like is None else torch.from_numpy(like)
-        pieces = decode_song(self.model.pretransform, latents, self.sample_rate, guide)
+            phases = torch.from_numpy(fit_length(like, latents.shape[-1] * self.ratio))
+        pieces = decode_song(self.model.pretransform, latents, self.sample_rate, phases)
         audio = np.concatenate([piece.numpy() for piece in pieces], axis=1)[:, :samples]
         if not np.isfinite(audio).all():
             raise ValueError("the model made NaN or infinite samples: are its weights damaged?")
@@ -421,10 +423,11 @@ class Pipeline:
                 fit_length(self._at_model(request.keep.audio, song.gain), song.samples)
             )
             song.keep = (kept, self._frames_to_keep(request.keep, song.samples))
-        if request.init is not None:
+        if request.init is not None and request.init.level < 1:
             audio = fit_length(self._at_model(request.init.audio, song.gain), song.samples)
             tracks = _all_tracks(request.info, audio, song.total)
-            song.init = torch.stack([self.encode(tracks[track]) for track in Track])
+            latents = torch.stack([self.encode(tracks[track]) for track in Track])
+            song.init = (latents, request.init.level)
         return song
 
     def _gain(self, request: Request) -> float:
@@ -502,11 +505,11 @@ class Pipeline:
         if any(song.request.negative for song in songs):
             negative = self._modulations([song.request.negative for song in songs])
         init = None
-        if songs[0].init is not None and not songs[0].tracks:
-            flat = [song.init.flatten(0, 1) for song in songs]
+        inits = [song.init for song in songs if song.init is not None and not song.tracks]
+        if inits:
+            flat = [latents.flatten(0, 1) for latents, _ in inits]
             latents = self._stack(flat, windows.padded_length).unflatten(1, (NUM_TRACKS, -1))
-            init = (latents, songs[0].request.init.level)
-            init = None if init[1] == 1.0 else init
+            init = (latents, inits[0][1])
         batch = Batch(
             noise,
             self._modulations([prompt for _, prompt, _ in rows]),
@@ -529,10 +532,9 @@ class Pipeline:
 
     def _given(self, task: Task, songs: Sequence[_Song], noise: ItemNoise) -> Given | None:
         """The given track and the frames to keep, silent latents after a shorter song's end."""
-        given = None
-        if songs[0].given is not None:
-            latents = self._stack([song.given for song in songs], noise.frames)
-            given = Given.track(task.given, latents)
+        given, known = None, [song.given for song in songs if song.given is not None]
+        if known and task.given is not None:
+            given = Given.track(task.given, self._stack(known, noise.frames))
         if all(song.keep is None for song in songs):
             return given
         first = noise.first()
@@ -585,7 +587,7 @@ class Pipeline:
         like = song.total if self._masks(song.request) else None
         audio = {task.prompted: track.audio}
         for other in Track:
-            if other is task.given:
+            if other is task.given and song.total is not None:
                 audio[other] = song.total
             elif other is not task.prompted:
                 audio[other] = self.decode(track.latents[other], song.samples, like)
@@ -607,8 +609,8 @@ class Pipeline:
             names = [task.prompted.label]
         named = dict(zip(names, audio, strict=True))
         if task.prompted is not Track.MIXTURE:
-            given = () if request.audio is None else (request.audio.samples,)
-            named["mixture"] = sum((*given, *audio))
+            given = [] if request.audio is None else [request.audio.samples]
+            named["mixture"] = np.sum([*given, *audio], axis=0)
         return self._result(song, named)
 
     def _extracted(self, song: _Song, callback: Callback | None) -> Result:
@@ -644,7 +646,8 @@ class Pipeline:
     def _gated(self, song: _Song, track: _Track) -> np.ndarray:
         """The source, silent in windows in which it is not present; scores go to its info."""
         finish, windows = song.request.finish, self._windows(song.samples)
-        pairs = [self._by_window(audio).numpy() for audio in (track.audio, song.total)]
+        given = np.zeros_like(track.audio) if song.total is None else song.total
+        pairs = [self._by_window(audio).numpy() for audio in (track.audio, given)]
         found = []
         for source, mixture in zip(*pairs, strict=True):
             similar = self.similarity(song.request.info, track.prompt, source)

@@ -7,7 +7,7 @@ everything that can be known without the model.
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -170,7 +170,8 @@ class Sampling:
     @classmethod
     def paper(cls, **changes: Any) -> "Sampling":
         """The paper's (section E.3): 250 DDIM steps, guidance 2."""
-        return cls(**{"steps": 250, "sampler": "ddim"} | changes)
+        defaults: dict[str, Any] = {"steps": 250, "sampler": "ddim"}
+        return cls(**defaults | changes)
 
     @classmethod
     def of_model(cls, model_config: Mapping[str, Any]) -> "Sampling":
@@ -233,10 +234,10 @@ class Audio:
         if isinstance(source, (str, Path)):
             path = Path(source)
             return cls(*read_audio(path), path.stem)
-        if hasattr(source, "read"):
-            return cls(*_read_file(source))
         if isinstance(source, (tuple, list)) and len(source) in (2, 3):
             return cls(*source)
+        if hasattr(source, "read"):
+            return cls(*_read_file(source))
         raise TypeError(
             "audio: expected a path, a file object, or a pair of samples (channels, samples) and "
             f"a sample rate, found {type(source).__name__}"
@@ -280,7 +281,7 @@ def _samples(samples: Any) -> np.ndarray:
     return samples
 
 
-def _read_file(file: IO[bytes]) -> tuple[np.ndarray, int]:
+def _read_file(file: Any) -> tuple[np.ndarray, int]:
     import soundfile as sf
 
     try:
@@ -491,8 +492,9 @@ def parts(audio: Mapping[str, np.ndarray], task: str) -> dict[str, np.ndarray]:
     found = {name: track for name, track in audio.items() if name not in ("mixture", "removed")}
     if not found:
         return dict(audio)
-    if TASKS[task].given in (Track.SUBMIXTURE, Track.SOURCE):
-        found[TASKS[task].given.label] = audio["mixture"] - sum(found.values())
+    given = TASKS[task].given
+    if given is not None and given is not Track.MIXTURE:
+        found[given.label] = audio["mixture"] - sum(found.values())
     return found
 
 

@@ -62,8 +62,9 @@ def log_snr_schedule(
     if steps == 1:
         return first
     starts_at_1 = t_max > _T_MAX_SNR
-    ends = (objective.log_snr(t) for t in (min(t_max, _T_MAX_SNR), min(t_min, t_max / 2)))
-    log_snr = torch.linspace(*ends, steps - starts_at_1, dtype=torch.float64)
+    first_snr = objective.log_snr(min(t_max, _T_MAX_SNR))
+    last_snr = objective.log_snr(min(t_min, t_max / 2))
+    log_snr = torch.linspace(first_snr, last_snr, steps - starts_at_1, dtype=torch.float64)
     levels = objective.level_of(log_snr).float()
     return torch.cat([first, levels]) if starts_at_1 else levels
 
@@ -141,6 +142,10 @@ _Denoiser = Callable[[Tensor, Tensor], Tensor]
 _Fresh = Callable[[int], Tensor]  # the number of a draw -> unit noise (b, k, c, n)
 
 
+def _no_noise(draw: int) -> Tensor:
+    raise ValueError("fresh: this sampler draws noise, found no source of it")
+
+
 def ddim_step(
     x: Tensor, prediction: Tensor, t: Tensor, t_next: Tensor, objective: Objective = V
 ) -> tuple[Tensor, Tensor]:
@@ -160,7 +165,7 @@ def sample_ddim(
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: _Fresh | None = None,
+    fresh: _Fresh = _no_noise,
     eta: float = 0.0,
 ) -> Tensor:
     """Denoise `noise` (b, k, c, n) along `schedule` (steps,), levels from high to low.
@@ -227,22 +232,23 @@ def sample_dpm_solver(
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: _Fresh | None = None,
+    fresh: _Fresh = _no_noise,
 ) -> Tensor:
     """DPM-Solver++ (2M), one call per step (arXiv 2211.01095, algorithm 2); as `sample_ddim`.
 
     D is extrapolated from the last two estimates; in the first and the last step it is the last.
     """
     x = noise.float()
-    before, step_before = None, None
+    previous: tuple[Tensor, Tensor] | None = None  # estimate and step before
     for i, (t, t_next) in enumerate(checked(schedule)):
         denoised = objective.denoised(x, model(x, t.expand(x.shape[:2])).float(), t)
         step = _log_snr(t_next, objective) - _log_snr(t, objective)
         estimate = denoised
-        if before is not None and torch.isfinite(step) and torch.isfinite(step_before):
+        if previous is not None and torch.isfinite(step) and torch.isfinite(previous[1]):
+            before, step_before = previous
             estimate = denoised + step / (2 * step_before) * (denoised - before)
         x = _exponential_step(x, estimate, t, t_next, objective)
-        before, step_before = denoised, step
+        previous = denoised, step
         _report(callback, i, t, x, denoised, objective)
     return x
 
@@ -253,7 +259,7 @@ def sample_heun(
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: _Fresh | None = None,
+    fresh: _Fresh = _no_noise,
 ) -> Tensor:
     """Heun's method, two calls per step but the last (arXiv 2206.00364, algorithm 1).
 
@@ -284,7 +290,7 @@ def sample_repaint(
     schedule: Tensor,
     callback: Callback | None = None,
     objective: Objective = V,
-    fresh: _Fresh | None = None,
+    fresh: _Fresh = _no_noise,
     given: Given | None = None,
     resamplings: int = 1,
 ) -> Tensor:
@@ -359,7 +365,9 @@ def _sample_sat(
 
     seed = int(fresh(0).flatten()[0].item() * 1e6) % _SEEDS
     devices = [noise.device] if noise.device.type == "cuda" else []
-    options = {} if init is None else {"init": pack(init[0]), "level": init[1]}
+    options: dict[str, Any] = {}
+    if init is not None:
+        options = {"init": pack(init[0]), "level": init[1]}
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         latents = sample_with_sat(

@@ -102,6 +102,10 @@ class WindowRows:
         concatenated = x.movedim(0, -2).flatten(-2)
         return concatenated[..., self.place].movedim(-2, 0)
 
+    def rows_of(self, tensor: Tensor) -> Tensor:
+        """The rows of something by frame (b, ..., padded_length), or by item (b, k)."""
+        return tensor[self.item] if tensor.ndim == 2 else self.cut(tensor)
+
     def join(self, rows: Tensor) -> Tensor:
         """(row, ..., size) to (b, ..., padded_length)."""
         if self.whole:

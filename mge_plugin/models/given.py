@@ -48,8 +48,8 @@ class Given:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Given":
         """Apply `change` to every tensor."""
-        tensors = (self.latents, self.mask, self.keep, self.noise)
-        return Given(*(None if tensor is None else change(tensor) for tensor in tensors))
+        keep, noise = (None if x is None else change(x) for x in (self.keep, self.noise))
+        return Given(change(self.latents), change(self.mask), keep, noise)
 
     def to(self, device: torch.device | str) -> "Given":
         """The same on another device."""
@@ -66,7 +66,7 @@ class Given:
         x = torch.where(per_track(self.mask) > 0, latents, x)
         if self.keep is None:
             return x
-        if t is not None:
+        if t is not None and self.noise is not None:
             latents = objective.add_noise(latents, self.noise, per_track(t)).to(x.dtype)
         return torch.where(self.keep[:, :, None] > 0, latents, x)
 

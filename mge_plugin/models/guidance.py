@@ -35,7 +35,7 @@ class Guidance:
         to the deviation of `prompted` over tracks and channels (arXiv 2305.08891, eqs. 15 and 16).
         """
         move = prompted - away
-        if self.apg_scale:
+        if self.apg_scale and denoised is not None:
             move = move - self.apg_scale * along(move, denoised)
         guided = prompted + self._scaled(move)
         if not self.cfg_rescale:
