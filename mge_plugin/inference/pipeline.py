@@ -106,9 +106,7 @@ class Pipeline:
         self.sampling = sampling or Sampling()
         self.ratio = model.pretransform.downsampling_ratio  # samples per latent frame
         self.frames = sample_size // self.ratio  # of a window
-        self._seconds: dict[str, float] = defaultdict(
-            float
-        )  # by stage, of the requests that are being run
+        self._seconds: dict[str, float] = defaultdict(float)  # by stage, of the current batch
 
     @property
     def sample_rate(self) -> int:
@@ -609,8 +607,10 @@ class Pipeline:
             names = [task.prompted.label]
         named = dict(zip(names, audio, strict=True))
         if task.prompted is not Track.MIXTURE:
-            given = [] if request.audio is None else [request.audio.samples]
-            named["mixture"] = np.sum([*given, *audio], axis=0)
+            mixture = np.zeros_like(audio[0])
+            for part in audio if request.audio is None else [request.audio.samples, *audio]:
+                mixture += part
+            named["mixture"] = mixture
         return self._result(song, named)
 
     def _extracted(self, song: _Song, callback: Callback | None) -> Result:

@@ -361,7 +361,8 @@ def _sample_sat(
         return pack(prediction), {"uncond_output": pack(away)}
 
     def hook(step: Mapping[str, Any]) -> None:
-        callback(_sat_step(step, objective))
+        if callback is not None:
+            callback(_sat_step(step, objective))
 
     seed = int(fresh(0).flatten()[0].item() * 1e6) % _SEEDS
     devices = [noise.device] if noise.device.type == "cuda" else []
@@ -376,7 +377,7 @@ def _sample_sat(
             sampling.sampler,
             sampling.steps,
             objective is RECTIFIED_FLOW,
-            None if callback is None else hook,
+            hook,
             **options,
         )
     return unpack(latents)

@@ -186,7 +186,7 @@ class MelDecoder(Float32Module):
 
     @torch.no_grad()
     def with_phases(self, latents: Tensor, like: Tensor) -> Tensor:
-        """As `forward`, with the phases of audio `like` (b, channel, samples) and not Griffin-Lim's.
+        """As `forward`, with the phases of audio `like` (b, channel, samples), not Griffin-Lim's.
 
         For masks on that audio, where magnitudes need less precision.
         """
