@@ -10,7 +10,6 @@ from tests.inference.conftest import model as model
 from tests.inference.conftest import noise as noise
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

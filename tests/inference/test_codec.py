@@ -8,7 +8,6 @@ from mge_plugin.models import autoencoder
 from mge_plugin.models.autoencoder import decode_song, decoder_context, encode_song
 from tests.inference.conftest import RATE
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 PIECE = 25  # frames
 
 

@@ -21,7 +21,6 @@ from mge_plugin.tracks import TASKS, Track
 from tests.cli.conftest import make_config
 from tests.inference.conftest import RATE, WINDOW
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 QUICK = Sampling.paper(steps=2)
 OPEN, RAW = Finish(gate=False), Finish("none", gate=False)
 
