@@ -120,9 +120,9 @@ def play_comp(
             continue
         for symbol, beat, length in read_steps(rhythms[bar.section.name]):
             chord = voice(bar.chord_at(beat), chord)
-            heard = chord[-3:] if symbol == "o" or (beat * 2) % 2 else chord
+            played = chord[-3:] if symbol == "o" or (beat * 2) % 2 else chord
             velocity = velocity_of(symbol, bar) - 8
-            events += _strum(bar.beat + beat, length * gate, heard, velocity, spread)
+            events += _strum(bar.beat + beat, length * gate, played, velocity, spread)
     return events
 
 

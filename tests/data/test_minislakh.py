@@ -162,7 +162,7 @@ def test_inst_class_of_no_program_raises():
 # --- audio
 
 
-def test_audio_is_mono_16_bit_flac_of_exactly_the_asked_length(corpus):
+def test_audio_is_mono_16_bit_flac_of_exactly_the_requested_length(corpus):
     for path in corpus.rglob("*.flac"):
         info = soundfile.info(path)
         assert (info.format, info.subtype) == ("FLAC", "PCM_16")
@@ -209,8 +209,8 @@ def test_every_pitch_of_every_instrument_sounds():
         renderer.synth.program_select(0, renderer.soundfont, 0, instrument.preset)
         for pitch in range(instrument.low, instrument.high + 1):
             renderer.synth.noteon(0, pitch, 80)
-            heard = np.frombuffer(renderer.synth.generate_simple(2000), dtype=np.float32)
-            assert np.abs(heard).max() > 1e-5, f"{instrument.name} at {pitch}"
+            audio = np.frombuffer(renderer.synth.generate_simple(2000), dtype=np.float32)
+            assert np.abs(audio).max() > 1e-5, f"{instrument.name} at {pitch}"
             renderer.synth.sounds_off()
             renderer.synth.generate_simple(1200)
 
@@ -421,13 +421,13 @@ def test_instruments_enter_and_rest_by_section(scores):
     resting = 0
     for score in scores:
         bar = score.bar_seconds()
-        heard = []
+        active = []
         for section in score.sections:
             start = section.first_bar * bar - 0.05
             end = start + section.bars * bar
-            heard.append(sum(any(start <= n.start < end for n in p.notes) for p in score.parts))
-        assert min(heard) >= 2
-        resting += min(heard) < len(score.parts)
+            active.append(sum(any(start <= n.start < end for n in p.notes) for p in score.parts))
+        assert min(active) >= 2
+        resting += min(active) < len(score.parts)
     assert resting > 0.8 * len(scores)
 
 
