@@ -80,7 +80,7 @@ def _ratio_db(signal: np.ndarray, noise: np.ndarray) -> float:
 
 
 _SAMPLE_RATE = 16000  # Hz
-LOG_MEL_FLOOR = 1e-5
+_LOG_MEL_FLOOR = 1e-5
 
 
 def log_mel_l1(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> float:
@@ -100,7 +100,7 @@ def log_mel(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     mel = librosa.feature.melspectrogram(
         y=mono, sr=_SAMPLE_RATE, n_fft=1024, hop_length=160, n_mels=64, fmin=0.0, fmax=8000.0
     )
-    return np.log(np.maximum(mel, LOG_MEL_FLOOR))
+    return np.log(np.maximum(mel, _LOG_MEL_FLOOR))
 
 
 def _check_length(estimate: np.ndarray, reference: np.ndarray) -> None:
@@ -235,7 +235,7 @@ class Embedding(Protocol):
 _VGGISH_RATE, _VGGISH_WINDOW = 16000, 0.96  # Hz, seconds
 
 
-class Vggish:
+class _Vggish:
     """VGGish (arXiv 1609.09430) in torchaudio's implementation; weights from a local file.
 
     Windows of 0.96 s without overlap, 128 numbers each, before any post-processing. FAD is usually
@@ -296,7 +296,7 @@ class ConditionerEmbedding:
         return float(torch.cosine_similarity(a, torch.from_numpy(b), dim=0))
 
 
-class MelStatistics:
+class _MelStatistics:
     """Mean and deviation of log-mel bands per second: no weights, for a quick look and for tests.
 
     It is no published metric; its figures are named `mel`, never VGGish.
@@ -314,14 +314,14 @@ class MelStatistics:
 def open_embedding(name: str, weights: Path | None, model: Any, device: str) -> Embedding:
     """Open an embedding by name: vggish and vggish-relu need weights, clap is the model's own."""
     if name == "mel":
-        return MelStatistics()
+        return _MelStatistics()
     if name in ("vggish", "vggish-relu"):
         if weights is None or not weights.is_file():
             raise ConfigError(
                 f"embedding {name}: its weights are needed, torchaudio's models/vggish.pt, found "
                 f"{weights or 'no --embedding-weights'}"
             )
-        return Vggish(weights, device, relu=name == "vggish-relu")
+        return _Vggish(weights, device, relu=name == "vggish-relu")
     if name == "clap":
         embedding = ConditionerEmbedding.of(model, device)
         if embedding is None:

@@ -10,10 +10,10 @@ import torch
 
 from mge_plugin.config import ConfigError
 from mge_plugin.evaluation.metrics import (
-    LOG_MEL_FLOOR,
+    _LOG_MEL_FLOOR,
     Gaussian,
-    MelStatistics,
-    Vggish,
+    _MelStatistics,
+    _Vggish,
     frechet_distance,
     interval,
     log_mel,
@@ -53,8 +53,8 @@ def test_a_gain_of_g_is_a_log_mel_l1_of_twice_log_g(noise):
 def test_silence_is_the_floor_on_both_sides(noise):
     silence = np.zeros_like(noise)
     assert log_mel_l1(silence, silence, RATE) == 0.0
-    assert (log_mel(silence, RATE) == np.float32(np.log(LOG_MEL_FLOOR))).all()
-    expected = float(np.abs(log_mel(noise, RATE) - np.log(LOG_MEL_FLOOR)).mean())
+    assert (log_mel(silence, RATE) == np.float32(np.log(_LOG_MEL_FLOOR))).all()
+    expected = float(np.abs(log_mel(noise, RATE) - np.log(_LOG_MEL_FLOOR)).mean())
     assert log_mel_l1(noise, silence, RATE) == pytest.approx(expected, rel=1e-5)
 
 
@@ -290,7 +290,7 @@ def test_vggish_embeds_every_096_seconds_before_its_last_relu(vggish):
 def test_other_weights_are_not_vggish(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pt")
     with pytest.raises(ConfigError, match=r"x\.pt"):
-        Vggish(tmp_path / "x.pt")
+        _Vggish(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(
@@ -304,4 +304,4 @@ def test_an_embedding_that_cannot_be_opened_is_named(name, weights):
 @pytest.mark.parametrize(("seconds", "windows"), [(0.2, 1), (1.0, 1), (3.7, 3)])
 def test_mel_statistics_have_an_embedding_per_second(seconds, windows):
     audio = np.random.default_rng(0).uniform(-0.1, 0.1, (1, int(seconds * 16000)))
-    assert MelStatistics().embed(audio.astype(np.float32), 16000).shape == (windows, 32)
+    assert _MelStatistics().embed(audio.astype(np.float32), 16000).shape == (windows, 32)

@@ -10,7 +10,7 @@ import torch
 
 from mge_plugin.data.audio import read_audio, write_wav
 from mge_plugin.data.triplets import Format
-from mge_plugin.evaluation.metrics import ConditionerEmbedding, MelStatistics
+from mge_plugin.evaluation.metrics import ConditionerEmbedding, _MelStatistics
 from mge_plugin.evaluation.report import cell, table, write_report
 from mge_plugin.evaluation.run import (
     RATIO_DB,
@@ -172,8 +172,8 @@ def test_failed_and_silent_estimates_are_counted_and_every_json_is_strict(corpus
 def test_fad_of_a_single_estimate_is_left_out_after_failures(corpus, present, tmp_path):
     Evaluation(tmp_path, present, [corpus], 1).run([Silence()], "key")
     scored = collect(tmp_path, present)
-    assert "silence" in fad_table(tmp_path, scored, MelStatistics())
-    assert fad_table(tmp_path, scored[:1], MelStatistics()) == {}
+    assert "silence" in fad_table(tmp_path, scored, _MelStatistics())
+    assert fad_table(tmp_path, scored[:1], _MelStatistics()) == {}
 
 
 # Tables
