@@ -123,13 +123,14 @@ def _checked_option(field: dataclasses.Field, value: Any) -> Any:
     if meta["choices"] is not None:
         choose(name, value, dict.fromkeys(meta["choices"]))
         return value
-    if isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and getattr(value, "ndim", 0)):
+    if isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0):
         return tuple(_checked_number(field, item, float) for item in value)
     if isinstance(field.default, bool):
         if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
             raise ConfigError(f"{name}: expected true or false, found {found(value)}")
         return bool(value)
-    return _checked_number(field, value, int if "int" in str(field.type) else float)
+    kind: type = int if "int" in str(field.type) else float
+    return _checked_number(field, value, kind)
 
 
 def _checked_number(field: dataclasses.Field, value: Any, kind: type) -> Any:
@@ -205,7 +206,7 @@ def _parse_value(hint: Any, value: Any, where: str) -> Any:
         elif isinstance(value, str):
             kinds = [a for a, origin in shapes if a is str or origin is typing.Literal] or kinds
         return _parse_value(kinds[0], value, where)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return parse_section(hint, value, where)
     if origin is tuple:
         return _parse_list(arguments[0], value, where)

@@ -31,7 +31,8 @@ from stable_audio_tools.training import (
 
 from mge_plugin.config import ConfigError, read_json
 
-_TRAINING = {  # options of train.py: name, default, help; a defaults.ini replaces defaults
+# options of train.py: name, default, help; a defaults.ini replaces defaults
+_TRAINING: dict[str, tuple[Any, str]] = {
     "name": ("stable_audio_tools", "name of the run, and of the logger's project"),
     "model_config": ("", "model config, JSON"),
     "dataset_config": ("", "dataset config, JSON"),

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -424,7 +425,7 @@ def _stream(path: Path, container: "av.container.InputContainer", number: int) -
 
 def _stream_info(path: Path, stream: "av.AudioStream") -> tuple[int, int]:
     rate = stream.codec_context.sample_rate
-    if not stream.duration or not rate:
+    if not stream.duration or not stream.time_base or not rate:
         raise AudioError("the header does not say how many samples follow", path)
     return rate, round(stream.duration * stream.time_base * rate)
 
@@ -439,8 +440,9 @@ def _decode(
     """(number of the first sample, (channels, samples)) of frames from before sample `first` on."""
     import av
 
+    time_base = stream.time_base or Fraction(1, rate)
     if first > _PRE_ROLL:  # else from the start: a seek to there would lose the first frame
-        offset = int((first - _PRE_ROLL) / rate / stream.time_base)
+        offset = int((first - _PRE_ROLL) / rate / time_base)
         container.seek(offset, stream=stream, backward=True)
     to_float = av.AudioResampler(format="fltp")
     for packet_frame in container.decode(stream):
@@ -450,4 +452,4 @@ def _decode(
             audio = frame.to_ndarray()
             if not np.isfinite(audio).all():
                 raise AudioError("samples are NaN or infinite", path)
-            yield round(packet_frame.pts * packet_frame.time_base * rate), audio
+            yield round(packet_frame.pts * (packet_frame.time_base or time_base) * rate), audio

@@ -289,7 +289,7 @@ def create_mge_dataloader(
     if unknown := {key for key, value in newer_options.items() if value not in (None, True)}:
         raise ConfigError(f"dataset type {name} does not support {sorted(unknown)}")
     config = parse_section(section, dataset_config, "dataset config")
-    _refuse_pre_encoding(name)
+    _refuse_pre_encoding(str(name))
     form = Format(sample_rate, sample_size, audio_channels)
     if isinstance(config, LatentsConfig) and config.from_shards:
         from mge_plugin.data.latents.shards import shard_loader  # webdataset is an extra of SAT's

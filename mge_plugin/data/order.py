@@ -7,7 +7,7 @@ ItemLoader    batches of an endless stream; an epoch is a number of them, nothin
 """
 
 import logging
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,20 +77,20 @@ class ItemSampler(DistributedSampler):
     so that Lightning keeps it.
     """
 
-    def __init__(self, dataset: Sized, shuffle: bool, seed: int) -> None:
+    def __init__(self, dataset: Any, shuffle: bool, seed: int) -> None:
         super().__init__(dataset, num_replicas=1, rank=0, shuffle=shuffle, seed=seed)
-        self._position = 0
+        self._position, self._size = 0, len(dataset)
 
     def start(self, position: int) -> None:
         """Begin after `position` items of all ranks together."""
         self._position = position
 
     def __len__(self) -> int:
-        return len(self.dataset) // rank_and_ranks()[1]
+        return self._size // rank_and_ranks()[1]
 
     def __iter__(self) -> Iterator[int]:
         rank, ranks = rank_and_ranks()  # SAT builds its loaders before its processes are connected
-        size = len(self.dataset)
+        size = self._size
         if not self.shuffle:
             yield from range(rank, size - size % ranks, ranks)
             return
@@ -104,7 +104,7 @@ class ItemSampler(DistributedSampler):
 
     def _permutation(self, run: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + run)
-        return torch.randperm(len(self.dataset), generator=generator)
+        return torch.randperm(self._size, generator=generator)
 
 
 def rank_and_ranks() -> tuple[int, int]:
@@ -179,8 +179,8 @@ class ItemLoader(DataLoader):
         """`items`: of an epoch, of all ranks together."""
         super().__init__(dataset, batch_size, collate_fn=collate, **options)
         is_stream = isinstance(dataset, IterableDataset)
-        self._stream: _Stream = dataset if is_stream else self.sampler
-        self._items = items
+        self._stream: Any = dataset if is_stream else self.sampler  # a _Stream
+        self._items, self._size = items, batch_size
         self._batches: Iterator | None = None
         self._done = 0
         self.position = 0
@@ -189,10 +189,10 @@ class ItemLoader(DataLoader):
     def __len__(self) -> int:
         """Batches per rank and epoch; none raises ConfigError."""
         ranks = number_of_ranks()
-        share = self.batch_size * ranks
+        share = self._size * ranks
         if batches := self._items // share if self.drop_last else -(-self._items // share):
             return batches
-        raise _too_few(self._items, self.batch_size, ranks)
+        raise _too_few(self._items, self._size, ranks)
 
     def seek(self, position: int, batches: int = 0) -> None:
         """Continue after `position` items of all ranks together, `batches` into an epoch."""
@@ -206,9 +206,9 @@ class ItemLoader(DataLoader):
         as an autoencoder's, have the epoch only.
         """
         if self.position == 0 and epoch > 0:
-            self.seek(epoch * len(self) * self.batch_size * number_of_ranks())
+            self.seek(epoch * len(self) * self._size * number_of_ranks())
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[dict[str, Any]]]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, list[dict[str, Any]]]]:  # type: ignore[override]
         count, self._done = len(self) - self._done, 0
         return self._take(count)
 
@@ -218,7 +218,7 @@ class ItemLoader(DataLoader):
                 self._stream.start(self.position)
                 self._batches = super().__iter__()
             batch = next(self._batches)
-            self.position += self.batch_size * number_of_ranks()
+            self.position += self._size * number_of_ranks()
             yield batch
 
 
@@ -231,7 +231,7 @@ def _too_few(items: int, batch_size: int, ranks: int = 1) -> ConfigError:
 
 
 def item_loader(
-    dataset: Dataset, batch_size: int, seed: int, shuffle: bool, num_workers: int, drop_last: bool
+    dataset: SongItems, batch_size: int, seed: int, shuffle: bool, num_workers: int, drop_last: bool
 ) -> DataLoader:
     """A loader of a dataset by item number: endless, or without `shuffle` every item once."""
     sampler = ItemSampler(dataset, shuffle, seed)

@@ -286,7 +286,9 @@ def _from_other_song(
     Its label may not be the source's; it is never `other` and never a whole mixture. If 10 songs
     drawn have no such stem, the voice stays as it is.
     """
-    requested = {window.song.stems[i].label for i in window.sources} | {window.requested} - {None}
+    requested = {window.song.stems[i].label for i in window.sources}
+    if window.requested is not None:
+        requested.add(window.requested)
     for _ in range(MAX_TRIES if voice.track == Track.SUBMIXTURE else 0):
         song = songs[rng.integers(len(songs))]
         stems = [s for s in song.sources if not any(_may_be(s.label, name) for name in requested)]
@@ -380,7 +382,7 @@ class _Span(NamedTuple):
 def _span(rate: int, start: int, form: Format) -> _Span:
     """The span, at a file's `rate`, of the window that starts at the model's sample `start`."""
     ratio = Fraction(rate, form.sample_rate)  # file's samples for one of the model's
-    margin = 0 if ratio == 1 else ceil(_MARGIN * max(1, 1 / ratio))
+    margin = 0 if ratio == 1 else ceil(_MARGIN * max(Fraction(1), 1 / ratio))
     begin = (start - margin) // ratio.denominator * ratio.denominator
     skip = start - begin
     frames = ceil((skip + form.samples + margin) * ratio)

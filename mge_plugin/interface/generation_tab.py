@@ -172,7 +172,7 @@ class Inputs:
         if task in _MADE:
             return result.audio[_MADE[task]]
         others = ("mixture", "submixture", "residual", "removed")
-        audio = sum(audio for name, audio in result.audio.items() if name not in others)
+        audio = np.sum([a for name, a in result.audio.items() if name not in others], axis=0)
         if task == "extract" and self.redo is not None and self.given is not None:
             mixture = self.given.samples
             inside = spans([self.redo], mixture.shape[1], self.given.sample_rate)
@@ -259,7 +259,7 @@ def runner(desk: Desk, names: list[str]) -> Callable:
 
 
 def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
-    """Put this model behind SAT's button; hide and explain components. Called inside of the page."""
+    """Put this model behind SAT's button; hide and explain components. Called inside the page."""
     (number, event), *_ = (item for item in ui.fns.items() if item[1].name == "generate_cond")
     parameters = inspect.signature(event.fn).parameters.values()
     names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from gradio.utils import get_upload_folder
@@ -76,7 +76,7 @@ def save_run(request: Request, result: Result, folder: Path) -> Run:
             )
         )
     archive = folder / f"{song}_{request.task}.zip"
-    _zip(archive, tracks.values(), result.info)
+    _zip(archive, [*tracks.values()], result.info)
     seed = result.info.get("add", result.info)["seed"]  # replace has two runs
     title = f"{result.name or 'new'}: {request.task}, seed {seed}"
     return Run(title, render_mixer(shown, f"{song}_mix"), tracks, archive, result.info)
@@ -321,7 +321,7 @@ def perform(
         raise
     if latest.error is not None:
         raise latest.error
-    yield latest.made
+    yield cast(Made, latest.made)
 
 
 class _Reporter:

@@ -155,18 +155,20 @@ class TextCache:
         """Keep (text, 512); each file is written whole, so two processes may do it at once."""
         for text, embedding in zip(texts, embeddings, strict=True):
             self.embeddings[text] = embedding
-            if self.folder is not None:
-                write_file(self._path(text), save({"embedding": embedding.contiguous()}))
+            if (path := self._path(text)) is not None:
+                write_file(path, save({"embedding": embedding.contiguous()}))
 
-    def _path(self, text: str) -> Path:
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+    def _path(self, text: str) -> Path | None:
+        name = f"{hashlib.sha256(text.encode()).hexdigest()}.safetensors"
+        return None if self.folder is None else self.folder / name
 
     def _read(self, text: str) -> Tensor | None:
         """From disk; None if there is none or it cannot be read."""
-        if self.folder is None or not self._path(text).is_file():
+        path = self._path(text)
+        if path is None or not path.is_file():
             return None
         try:
-            return load_file(self._path(text))["embedding"]
+            return load_file(path)["embedding"]
         except (SafetensorError, KeyError):
             return None
 
@@ -347,7 +349,7 @@ def _shared_clap(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap
 @functools.lru_cache(maxsize=4)
 def _loaded(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
     ClapConfig(ckpt_path, tokenizer_path, audio_model).check_files()
-    model = load_clap(ckpt_path, audio_model)
+    model: Any = load_clap(ckpt_path, audio_model)
     vocabulary = model.text_branch.embeddings.word_embeddings.num_embeddings
     clap = Clap(model, ClapTokenizer(tokenizer_path, vocabulary))
     clap.check(f"{ckpt_path} with {tokenizer_path}")
@@ -357,7 +359,7 @@ def _loaded(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
 class Clap:
     """Embeds texts and windows of audio as unit vectors; always float32."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer: ClapTokenizer) -> None:
+    def __init__(self, model: Any, tokenizer: ClapTokenizer) -> None:  # laion-clap has no types
         self.model = model
         self.tokenizer = tokenizer
 

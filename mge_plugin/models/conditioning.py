@@ -92,19 +92,20 @@ class TrackConditioner(Conditioner):
             if prompt.embedding is not None
         }
         audio = {
-            place: (torch.as_tensor(p.audio).to(device), p.sample_rate)
+            place: (torch.as_tensor(p.audio).to(device), p.sample_rate or 0)
             for place, p in by_place.items()
             if p.audio is not None and place not in ready
         }
-        if audio and not isinstance(self.embedder, _AudioEmbedder):
-            kind = type(self.embedder).__name__
+        embedder = self.embedder
+        if audio and not isinstance(embedder, _AudioEmbedder):
+            kind = type(embedder).__name__
             raise ValueError(
                 f"{kind} embeds texts only; an audio example needs type mge_clap or mge_text_audio"
             )
         if ready:
             yield list(ready), torch.stack([*ready.values()])
-        if audio:
-            yield list(audio), self.embedder.embed_audio([*audio.values()])
+        if audio and isinstance(embedder, _AudioEmbedder):
+            yield list(audio), embedder.embed_audio([*audio.values()])
 
     def _of_width(self, embedding: Tensor) -> Tensor:
         if embedding.shape != (self.output_dim,):

@@ -103,6 +103,8 @@ class TrackGroupNorm(nn.Module):
     Computed in float32 without transposing: torch's own needs channels before frames, and copies.
     """
 
+    beta: Tensor
+
     def __init__(self, dim: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(dim))

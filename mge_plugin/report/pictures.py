@@ -14,6 +14,7 @@ import librosa
 import matplotlib
 import numpy as np
 import soundfile
+from librosa.filters import get_window
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
@@ -206,7 +207,7 @@ def _hop_length(n_samples: int, sample_rate: int, width: int) -> int:
 
 def _full_scale_power(n_fft: int) -> float:
     """Power of a full-scale sine over its bins, under the Hann window (Parseval)."""
-    window = librosa.filters.get_window("hann", n_fft)
+    window = get_window("hann", n_fft)
     return n_fft * float(np.sum(np.square(window))) / 4
 
 

@@ -19,6 +19,7 @@ The denoiser is trained as SAT's train.py does it, without its loggers and demos
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def pairs_of(
     for item, audio in zip(metadata, reals.unflatten(1, (NUM_TRACKS, -1)), strict=True):
         prompt = track_prompts(item[key]).get(Track.SOURCE)
         named = {Track.MIXTURE: label_prompt(sorted(set(item["labels"]["mixture"])))}
-        if prompt is not None and prompt.has_text:
+        if prompt is not None and prompt.text is not None and prompt.has_text:
             named[Track.SOURCE] = prompt.text
         for track, text in named.items():
             if audio[track].square().mean().sqrt() > _AUDIBLE:
@@ -281,7 +282,7 @@ def fit_text_audio(
     parameters = [*embedder.parameters(), scale]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    average = None
+    average = math.nan
     with tqdm(total=steps, desc="text and audio", unit="step") as bar:
         for reals, metadata in batches:
             sounds, texts = pairs_of(reals, metadata, key)
@@ -292,7 +293,7 @@ def fit_text_audio(
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
-            average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
+            average = loss.item() if math.isnan(average) else 0.95 * average + 0.05 * loss.item()
             bar.update()
             bar.set_postfix(loss=f"{average:.3f}")
             if bar.n == steps:

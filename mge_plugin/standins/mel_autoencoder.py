@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import librosa
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from librosa.filters import mel as mel_bands
 from torch import Tensor, nn
 
 from mge_plugin.config import ConfigError, parse_section
@@ -78,10 +78,13 @@ class MelSpectrogram(Float32Module):
     Frames are centred on their own hop, so a signal of n hops has n frames; around it is silence.
     """
 
+    bands: Tensor  # (band, bin)
+    window: Tensor
+
     def __init__(self, config: MelConfig) -> None:
         super().__init__()
         self.config = config
-        bands = librosa.filters.mel(
+        bands = mel_bands(
             sr=config.sample_rate, n_fft=config.n_fft, n_mels=config.n_mels, htk=True, norm=None
         )
         self.register_buffer("bands", torch.from_numpy(bands).float(), persistent=False)
@@ -141,7 +144,8 @@ class MelSpectrogram(Float32Module):
 
     def _phases(self, magnitudes: Tensor) -> Tensor:
         """Fast Griffin-Lim from phases of 0, as unit complex numbers."""
-        phases, previous = torch.ones_like(magnitudes, dtype=torch.complex64), 0.0
+        phases = torch.ones_like(magnitudes, dtype=torch.complex64)
+        previous = torch.zeros_like(phases)
         for _ in range(self.config.iterations):
             rebuilt = self.stft(self.istft(magnitudes * phases))
             phases = rebuilt - _MOMENTUM / (1 + _MOMENTUM) * previous
@@ -151,6 +155,8 @@ class MelSpectrogram(Float32Module):
 
 class MelEncoder(Float32Module):
     """(b, channel, samples) to latents (b, c, n)."""
+
+    mean: Tensor  # of the features
 
     def __init__(self, config: MelConfig) -> None:
         super().__init__()
@@ -172,6 +178,8 @@ class MelEncoder(Float32Module):
 
 class MelDecoder(Float32Module):
     """Latents (b, c, n) to (b, channel, samples)."""
+
+    mean: Tensor  # of the features
 
     def __init__(self, config: MelConfig) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """A small text-audio encoder with CLAP's interface: texts and audio as unit vectors of one space.
 
 `mge fit-text-audio` trains it contrastively on a corpus's own stems and their labels. It covers the
-instruments and the words of that corpus only: a stand-in where CLAP's weights are not available. Its
-weights are part of the model's checkpoint.
+instruments and the words of that corpus only: a stand-in where CLAP's weights are not available.
+Its weights are part of the model's checkpoint.
 """
 
 import re
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import librosa
 import torch
 import torch.nn.functional as F
+from librosa.filters import mel as mel_bands
 from torch import Tensor, nn
 from torchaudio.functional import resample
 
@@ -89,9 +89,12 @@ class _SoundBranch(nn.Module):
     Log-mel bands, convolutions, then mean and maximum over time.
     """
 
+    mel: Tensor  # (band, bin)
+    window: Tensor
+
     def __init__(self, config: TextAudioConfig, width: int) -> None:
         super().__init__()
-        mel = librosa.filters.mel(sr=_SAMPLE_RATE, n_fft=N_FFT, n_mels=config.bands)
+        mel = mel_bands(sr=_SAMPLE_RATE, n_fft=N_FFT, n_mels=config.bands)
         self.register_buffer("mel", torch.from_numpy(mel).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
         channels = config.channels

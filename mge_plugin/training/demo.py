@@ -58,8 +58,9 @@ def _first_batch(loader: Iterable, count: int) -> tuple[Tensor, Sequence[Mapping
     it for a batch would take that from training, and with workers start its epoch again.
     """
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
-        count = min(count, len(loader.dataset))
-        loader = DataLoader(loader.dataset, count, collate_fn=loader.collate_fn)
+        dataset: Any = loader.dataset
+        count = min(count, len(dataset))
+        loader = DataLoader(dataset, count, collate_fn=loader.collate_fn)
     return next(iter(loader))
 
 
@@ -199,7 +200,7 @@ class _MGEDemoCallback(pl.Callback):
     def _sounds(self, task: Task, made: Tensor) -> dict[str, np.ndarray]:
         """What is drawn, top down; the last is what was made. Nothing given has no one truth."""
         sounds = {}
-        if task.given is not None:
+        if task.given is not None and self.items is not None:
             sounds[f"given {task.given.label}"] = self.items.audio[:, task.given]
             sounds[f"true {task.prompted.label}"] = self.items.audio[:, task.prompted]
         sounds[f"made {task.prompted.label}"] = made

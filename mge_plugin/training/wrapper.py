@@ -270,7 +270,7 @@ class _BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write to the folder of the trainer's own checkpoints."""
         others = (c for c in trainer.checkpoint_callbacks if type(c) is ModelCheckpoint)
-        self.dirpath = self.dirpath or next((c.dirpath for c in others), None)
+        self.dirpath: Any = self.dirpath or next((c.dirpath for c in others), None)
         super().setup(trainer, pl_module, stage)
 
 

@@ -94,7 +94,7 @@ def _same_songs(
     """The songs of a corpus, by path, that are among others, with the other's path."""
     lengths = np.array([song.seconds for song in others])
     for song in corpus.songs:
-        if (path := by_title.get(_title(song.id))) is not None:
+        if (path := by_title.get(_title(song.id) or "")) is not None:
             yield song.path, path
             continue
         near = np.flatnonzero(np.abs(lengths - song.seconds) < _SAME_LENGTH)
@@ -127,7 +127,7 @@ def _alike(one: Song, other: Song) -> bool:
 
 def _spectra(song: Song) -> np.ndarray:
     """Log powers (frame, band) of the start of a song's mixture, without their means."""
-    audio = sum(stem_window(stem, 0, _COMPARED) for stem in song.stems)[0]
+    audio = np.sum([stem_window(stem, 0, _COMPARED) for stem in song.stems], axis=0)[0]
     spectra = np.abs(np.fft.rfft(audio.reshape(-1, _FRAME))) ** 2
     bands = np.stack([spectra[:, a:b].sum(axis=1) for a, b in pairwise(_BANDS)], axis=1)
     logs = np.log(bands + 1e-6)

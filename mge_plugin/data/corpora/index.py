@@ -8,7 +8,7 @@ are not kept, since the cause may be gone next time.
 import hashlib
 import json
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -91,11 +91,11 @@ def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpu
     others = [(p, f) for p, f in zip(every, read, strict=True) if config.split not in p.splits]
     chosen = without_split_duplicates(chosen, others, config, report)
     chosen = [(p, f) for p, f in chosen if p.id not in config.exclude]
-    songs = [to_song(place, found, reader.words, config) for place, found in chosen]
+    converted = [to_song(place, found, reader.words, config) for place, found in chosen]
     for _, found in chosen:
         report.merge(found.report)
     note_unknown_exclusions(every, read, config, report)
-    songs = [song for song in songs if song is not None]
+    songs = [song for song in converted if song is not None]
     usable = usable_songs(songs, config, report)
     if not usable:
         raise ConfigError(_nothing_usable(root, config, songs, len(chosen), report))
@@ -118,9 +118,10 @@ def _read(
     entries = {} if path is None else read_index(path)
     keys = [f"{place.path}|{place.id}" for place in places]
     stamps = [_stamp(place) for place in places]
-    result = {k: _remembered(entries.get(k), s) for k, s in zip(keys, stamps, strict=True)}
-    new = {k: p for k, p in zip(keys, places, strict=True) if result[k] is None}
-    result |= zip(new, _read_headers(list(new.values()), reader, config), strict=True)
+    known = {k: _remembered(entries.get(k), s) for k, s in zip(keys, stamps, strict=True)}
+    new = {k: p for k, p in zip(keys, places, strict=True) if known[k] is None}
+    read = dict(zip(new, _read_headers(list(new.values()), reader, config), strict=True))
+    result = {key: found or read[key] for key, found in known.items()}
     if path is not None and (new or len(entries) > len(places)):
         kept = {k: _entry(s, result[k]) for k, s in zip(keys, stamps, strict=True)}
         write_index(path, {key: entry for key, entry in kept.items() if entry is not None})
@@ -215,7 +216,7 @@ def _stems(corpus: Corpus) -> dict[str, dict[str, Any]]:
     """By label, the most frequent first: number, hours, and whether it may be the source."""
     stems = [stem for song in corpus.songs for stem in song.stems]
     counts = Counter(stem.label for stem in stems)
-    hours: Counter[str] = Counter()
+    hours: dict[str, float] = defaultdict(float)
     for stem in stems:
         hours[stem.label] += stem.seconds / _HOUR
     sources = {stem.label for stem in stems if stem.queryable}

@@ -86,7 +86,7 @@ def _read_parts(
     if not isinstance(tracks, list) or not tracks:
         report.leave_out(f"{place.path / METADATA}: {name}", "stem listed without tracks")
         return ()
-    parts = []
+    parts: list[Part] = []
     for track in tracks:
         number = str(track.get("id")) if isinstance(track, dict) else str(track)
         path = files.get((plain(name), plain(number)))

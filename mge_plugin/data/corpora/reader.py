@@ -173,7 +173,8 @@ class Scanner:
         A folder that is there and behind a link is listed by its own name.
         """
         listed, seen = [], set()
-        folders, links = [folder], []
+        folders = [folder]
+        links: list[Path] = []
         while folders or links:
             current = (folders or links).pop(0)
             if (real := current.resolve()) in seen:

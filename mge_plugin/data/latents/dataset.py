@@ -39,7 +39,7 @@ from mge_plugin.tracks import Track
 
 _SAME = ("autoencoder", "sample_rate", "audio_channels", "ratio", "channels")  # in all folders
 
-Labels = Mapping[str, tuple[str, ...]]  # by corpus, the labels of its sources
+Labels = dict[str, tuple[str, ...]]  # by corpus, the labels of its sources
 _Songs = dict[Path, LatentSong]
 
 
@@ -219,7 +219,10 @@ def _embeddings(
     window: Window[LatentSong], rows: Mapping[Track, int | None], tensors: Tensors
 ) -> dict[str, Tensor]:
     """Each track's stored audio embedding (width,) nearest to the window in time."""
-    store, grid = window.song.store, tensors("clap")
+    store = window.song.store
+    if store.clap is None:
+        return {}
+    grid = tensors("clap")
     places = grid.get_shape()[1] if hasattr(grid, "get_shape") else grid.shape[1]
     nearest = round(window.start * store.ratio / store.sample_rate / store.clap.every)
     place = min(nearest, places - 1)
@@ -295,7 +298,7 @@ def labels_of(songs: Iterable[LatentSong]) -> Labels:
 
 
 def _open(entry: LatentsEntry) -> _Songs:
-    root = Path(entry.path).expanduser()
+    root = Path(entry.path or "").expanduser()
     if not root.is_dir():
         raise ConfigError(f"datasets: {entry.id!r}: no such folder {entry.path!r}")
     every = Store(root).songs()

@@ -94,7 +94,8 @@ class _Grid:
 
     def _embed(self, waveforms: Tensor) -> Tensor:
         examples = [(waveform, self.sample_rate) for waveform in waveforms]
-        return self.conditioner.embedder.embed_audio(examples)
+        embedder: Any = self.conditioner.embedder  # one that embeds audio
+        return embedder.embed_audio(examples)
 
 
 def create_grid(
@@ -216,23 +217,26 @@ def _encode_song(
     song: Song, corpus: str, encoder: _Encoder
 ) -> tuple[LatentSong, dict[str, Tensor]]:
     """A song's header and tensors as they are stored, see `mge_plugin.data.latents.store`."""
-    info, sums = encoder.info, sums_of(song, encoder.partial_sums)
+    info, grid, sums = encoder.info, encoder.grid, sums_of(song, encoder.partial_sums)
     latents, power, embeddings = [], [], []
     for piece in _ahead(_pieces(song, encoder), encoder):
         chunk, length = piece.chunk, (piece.chunk.last - piece.chunk.first) * info.ratio
         together = _add_stems(piece.stems, sums)
         latents.append(encoder.encode(together[..., :length])[:, chunk.kept])
         power.append(_mean_square(piece.stems[..., :length], info.ratio)[:, chunk.kept])
-        embeddings += [_embed(encoder, together, start) for start in piece.window_starts]
+        if grid is not None:
+            starts = piece.window_starts
+            embeddings += [_embed(grid, encoder.device, together, start) for start in starts]
     header = describe(song, corpus, sums, info)
     tensors = {
         "latents": encoder.stored(torch.cat(latents, dim=1)),
         "power": torch.from_numpy(np.concatenate(power, axis=1)),
         "silence": encoder.stored(encoder.silence),
     }
-    if encoder.grid is not None:
+    if grid is not None:
+        silence = _embed(grid, encoder.device, np.zeros_like(together[:1]), 0)[0]
         tensors["clap"] = encoder.stored(torch.stack(embeddings, dim=1))
-        tensors["clap_silence"] = encoder.stored(_embed(encoder, np.zeros_like(together[:1]), 0)[0])
+        tensors["clap_silence"] = encoder.stored(silence)
     return header, tensors
 
 
@@ -288,7 +292,7 @@ def _read(song: Song, encoder: _Encoder, chunk: Chunk, starts: list[int]) -> _Pi
     """A piece with its stems, as far as encoder and embedder need them."""
     info = encoder.info
     first, last = chunk.first * info.ratio, chunk.last * info.ratio
-    if starts:
+    if starts and encoder.grid is not None:
         last = max(last, starts[-1] + encoder.grid.samples)
     form = Format(info.sample_rate, last - first, info.audio_channels)
     stems = np.stack([stem_window(stem, first, form) for stem in song.stems])
@@ -304,13 +308,13 @@ def _ahead(readers: Iterator[Callable[[], _Piece]], encoder: _Encoder) -> Iterat
         yield piece
 
 
-def _embed(encoder: _Encoder, together: np.ndarray, start: int) -> Tensor:
+def _embed(grid: _Grid, device: str | torch.device, together: np.ndarray, start: int) -> Tensor:
     """Embeddings (sum, width) of the window at `start`, silent after the end."""
-    samples = encoder.grid.samples
+    samples = grid.samples
     windows = together[..., start : start + samples]
     missing = samples - windows.shape[-1]
     windows = np.pad(windows, ((0, 0), (0, 0), (0, missing)))
-    return encoder.grid.embed(torch.from_numpy(windows).to(encoder.device))
+    return grid.embed(torch.from_numpy(windows).to(device))
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def shard_loader(
     """A loader of a config's shards; their order is always drawn."""
     stream = _ShardStream(config, batch_size, form, max(1, num_workers))
     options = worker_options(num_workers) | {"drop_last": config.drop_last}
-    return ItemLoader(stream, batch_size, config.epoch_items, **options)
+    return ItemLoader(stream, batch_size, config.epoch_items or 0, **options)
 
 
 class _ShardStream(IterableDataset):
@@ -161,7 +161,8 @@ class _ShardStream(IterableDataset):
         stream = (batch + (info.id if info else 0)) % self.workers
         place = self.rank * self.workers + stream
         if self.headers is None:
-            seed, done = (self.config.seed, self.position), 0
+            seed: tuple[int, ...] = (self.config.seed, self.position)
+            done = 0
         else:
             seed, done = (self.config.seed,), len(range(stream, batch, self.workers))
         delays = _Delays((*seed, place), self.config.shuffle_buffer)
@@ -194,7 +195,7 @@ class _ShardStream(IterableDataset):
     ) -> Item:
         rng, labels = np.random.default_rng(draws), self.labels[song.corpus]
         frames = self.form.samples // song.store.ratio
-        return cut_item(song, tensors.__getitem__, self.config, frames, labels, rng)
+        return cut_item(song, lambda name: tensors[name], self.config, frames, labels, rng)
 
     def _count(self, song: LatentSong) -> int:
         """Windows of a song: as many as fit, one of a shorter song."""
@@ -293,6 +294,7 @@ def _scan(shard: Path) -> _Headers:
     try:
         with tarfile.open(shard) as tar:
             members = [member for member in tar if member.name.endswith(".json")]
-            return [LatentSong.from_json(tar.extractfile(member).read()) for member in members]
+            files = [file for member in members if (file := tar.extractfile(member)) is not None]
+            return [LatentSong.from_json(file.read()) for file in files]
     except (tarfile.TarError, ValueError, OSError) as error:
         raise LatentsError(f"not a shard of latents ({error})", shard) from error

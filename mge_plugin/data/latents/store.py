@@ -287,10 +287,11 @@ class Store:
         files = sorted(self.root.glob(f"*/*/*{_ENDING}"))
         paths = {path.relative_to(self.root).as_posix(): path for path in files}
         stamps = {name: stamp(path)[:2] for name, path in paths.items()}
-        songs = {name: _remembered(remembered.get(name), stamps[name]) for name in paths}
-        new = [name for name, song in songs.items() if song is None]
+        known = {name: _remembered(remembered.get(name), stamps[name]) for name in paths}
+        new = [name for name, song in known.items() if song is None]
         with ThreadPoolExecutor(_THREADS) as pool:
-            songs |= zip(new, pool.map(read_header, (paths[name] for name in new)), strict=True)
+            read = dict(zip(new, pool.map(read_header, map(paths.__getitem__, new)), strict=True))
+        songs = {name: song or read[name] for name, song in known.items()}
         if new or len(remembered) > len(paths):
             entries = {n: {"stamp": stamps[n], "song": song.to_json()} for n, song in songs.items()}
             write_index(index, entries)
