@@ -123,7 +123,7 @@ def _checked_option(field: dataclasses.Field, value: Any) -> Any:
     if meta["choices"] is not None:
         choose(name, value, dict.fromkeys(meta["choices"]))
         return value
-    if isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0):
+    if isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0:
         return tuple(_checked_number(field, item, float) for item in value)
     if isinstance(field.default, bool):
         if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -337,7 +337,11 @@ def _effective(pipeline: "Pipeline") -> Info:
 def _run(pipeline: "Pipeline", requests: Sequence[Request]) -> list[Result]:
     """The requests' results, with a progress bar."""
     with tqdm(total=pipeline.steps(requests), desc="sampling", unit="step") as bar:
-        return pipeline.run(requests, lambda event: bar.update(event["advance"]))
+
+        def advance(event: Mapping[str, Any]) -> None:
+            bar.update(event["advance"])
+
+        return pipeline.run(requests, advance)
 
 
 def _with_audio(prompt: Prompt) -> Any:

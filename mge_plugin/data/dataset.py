@@ -191,8 +191,8 @@ def _open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
     corpora = index_corpora(config.datasets, folder)
     if config.cache_dir is not None:
         cache = StemCache(Path(config.cache_dir).expanduser(), form.sample_rate, form.channels)
-        songs = [cache.build(corpus.songs, config.cache_workers) for corpus in corpora]
-        corpora = [replace(c, songs=tuple(s)) for c, s in zip(corpora, songs, strict=True)]
+        workers = config.cache_workers
+        corpora = [replace(c, songs=tuple(cache.build(c.songs, workers))) for c in corpora]
     if folder is not None:
         keep_for_ranks(folder / name, [corpus.songs for corpus in corpora])
     return corpora

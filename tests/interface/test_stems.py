@@ -51,7 +51,7 @@ def run(runs):
 
 
 def read(run, name):
-    audio, rate = sf.read(run.tracks[name], dtype="float32", always_2d=True)
+    audio, _ = sf.read(run.tracks[name], dtype="float32", always_2d=True)
     return audio.T
 
 
@@ -119,7 +119,7 @@ def test_several_songs_are_several_results_and_a_broken_one_stops_none(desk, son
     other.write_bytes(song_file.read_bytes())
     broken.write_text("no audio")
     values = FORM | {"given": str(song_file), "songs": [str(broken), str(other)]}
-    with pytest.raises(ValueError, match="broken.wav"):
+    with pytest.raises(ValueError, match=r"broken\.wav"):
         list(stems_tab._songs(desk, "several", values))
     assert [run.archive.name for run in desk.session("several").runs] == [
         "song_extract.zip",
@@ -172,7 +172,7 @@ def test_the_fields_are_the_declared_options(desk):
 def test_presets_begin_with_the_models_own():
     own = Sampling(steps=7, sampler="heun", cfg_scale=3.0)
     presets = form.presets(own)
-    assert list(presets.values())[0] is own
+    assert next(iter(presets.values())) is own
     assert presets["paper"] == Sampling.paper()
     assert presets["fast"].steps < presets["fine"].steps
     assert {p.cfg_scale for p in (presets["fast"], presets["fine"])} == {3.0}
@@ -261,7 +261,7 @@ def test_a_reloaded_page_has_the_results_of_its_tab(desk, run, brief):
     desk.open("before", "tab")
     made = run(page="before")
     desk.leave("before")
-    box, chosen, mixer, *_ = stems_tab.restore(desk)("tab", Page("after"))
+    _, chosen, mixer, *_ = stems_tab.restore(desk)("tab", Page("after"))
     assert (mixer, chosen["value"]) == (made.mixer, 0)
     assert not wait_until(lambda: desk.find("after") is None) and made.archive.exists()
 
