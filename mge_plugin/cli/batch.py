@@ -140,7 +140,7 @@ class Runner:
     model: ModelOptions
     output: OutputOptions
     sampling: Sampling
-    finish: Finish = Finish()
+    finish: Finish = field(default_factory=Finish)
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Compute every job's result, `model.batch` at a time."""
