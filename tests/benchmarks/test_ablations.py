@@ -16,7 +16,6 @@ from mge_plugin.training.wrapper import training_config
 from minislakh import write_corpus
 from tests.cli.conftest import make_config
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 

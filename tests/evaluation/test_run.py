@@ -25,7 +25,6 @@ from mge_plugin.evaluation.segments import Estimate, Segment, draw_segments, loa
 from mge_plugin.evaluation.systems import Silence
 from tests.inference.conftest import RATE, WINDOW
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 LOWEST, HIGHEST = RATIO_DB
 
 

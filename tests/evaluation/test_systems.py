@@ -29,8 +29,6 @@ from mge_plugin.prompts import TrackPrompt
 from mge_plugin.tracks import Track
 from tests.inference.conftest import RATE
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
-
 
 def test_floors_are_what_they_say_and_an_oracle_beats_them(excerpt):
     (silence,), (mixture,) = Silence().estimate([excerpt]), Mixture().estimate([excerpt])

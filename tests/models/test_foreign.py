@@ -27,7 +27,6 @@ from mge_plugin.models.checkpoints import (
 from mge_plugin.models.published import import_checkpoint
 from tests.models.published import autoencoder_weights, saved, whole_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 BLOCK = "transformer.layers.0"
 ADVICE = "write its weights alone with the unwrap_model.py of the program that trained it"
 

@@ -7,7 +7,6 @@ from mge_plugin.models.checkpoints import CheckpointError
 from mge_plugin.models.published import Unseen, import_checkpoint
 from tests.models.published import autoencoder_weights, saved, whole_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 LAST_BIAS = "model_dit.transformer.layers.1.ff.ff.2.bias"
 EMBED = "model_dit.transformer.project_in.weight"
 

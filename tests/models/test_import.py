@@ -37,7 +37,6 @@ from tests.models.published import (
 
 KEYS = json.loads((GOLDEN / "official_checkpoint_keys.json").read_text())
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from mge_plugin.models.checkpoints import CheckpointError, read_checkpoint, writ
 from mge_plugin.models.published import export_official, import_checkpoint
 from tests.models.published import autoencoder_weights, saved, under, whole_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")  # SAT's
-
 MAPS = Path("/proc/self/maps")  # which file a piece of memory comes from
 
 
