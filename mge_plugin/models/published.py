@@ -10,9 +10,11 @@ The SAT model config is made from the sizes of the tensors. Tensors stay where t
 into memory until they are written: a model of 4 GB needs no 4 GB of memory.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,70 +81,42 @@ class Unseen:
 
 def from_official(weights: Mapping[str, Tensor]) -> StateDict:
     """Published names to ours; the tensors are the same objects."""
-    return {
-        _replace_start(key, PUBLISHED_NETWORK, OUR_NETWORK).replace(
-            _MODULATION, _OUR_MODULATION
-        ): value
-        for key, value in old_weight_norm(weights).items()
-    }
+    return _renamed(weights, PUBLISHED_NETWORK, OUR_NETWORK, _MODULATION, _OUR_MODULATION)
 
 
 def to_official(weights: Mapping[str, Tensor]) -> StateDict:
     """Our names to the published ones; the tensors are the same objects."""
+    return _renamed(weights, OUR_NETWORK, PUBLISHED_NETWORK, _OUR_MODULATION, _MODULATION)
+
+
+def _renamed(
+    weights: Mapping[str, Tensor], start: str, new_start: str, part: str, new_part: str
+) -> StateDict:
     return {
-        _replace_start(key, OUR_NETWORK, PUBLISHED_NETWORK).replace(
-            _OUR_MODULATION, _MODULATION
-        ): value
+        re.sub(f"^{re.escape(start)}", new_start, key).replace(part, new_part): value
         for key, value in old_weight_norm(weights).items()
     }
 
 
-def _replace_start(key: str, start: str, new: str) -> str:
-    return new + key.removeprefix(start) if key.startswith(start) else key
-
-
-@dataclass(frozen=True)
-class _Oobleck:
-    """The sizes of one half of SAT's Oobleck autoencoder."""
-
-    io_channels: int  # of the audio
-    channels: int
-    c_mults: list[int]
-    strides: list[int]
-    latent_dim: int
-    use_snake: bool
-
-
-def _encoder_sizes(weights: Mapping[str, Tensor]) -> _Oobleck:
-    """From an autoencoder's tensors, names starting with `encoder.layers.`."""
-    stages = count_numbers(weights, r"encoder\.layers\.(\d+)\.layers\.4\.weight_v")
-    first = weights["encoder.layers.0.weight_v"].shape
-    downs = [weights[f"encoder.layers.{i + 1}.layers.4.weight_v"].shape for i in range(stages)]
-    channels = first[0]
-    return _Oobleck(
-        io_channels=first[1],
-        channels=channels,
-        c_mults=[down[0] // channels for down in downs],
-        strides=[down[2] // 2 for down in downs],  # a kernel is two strides long
-        latent_dim=weights[f"encoder.layers.{stages + 2}.weight_v"].shape[0],
-        use_snake="encoder.layers.1.layers.3.alpha" in weights,
-    )
-
-
-def _decoder_sizes(weights: Mapping[str, Tensor]) -> _Oobleck:
-    """From an autoencoder's tensors, names starting with `decoder.layers.`."""
-    stages = count_numbers(weights, r"decoder\.layers\.(\d+)\.layers\.1\.weight_v")
-    ups = [weights[f"decoder.layers.{i + 1}.layers.1.weight_v"].shape for i in range(stages)]
-    last = weights[f"decoder.layers.{stages + 2}.weight_v"].shape
-    channels = last[1]
-    return _Oobleck(
-        io_channels=last[0],
-        channels=channels,
-        c_mults=[up[0] // channels for up in reversed(ups)],
-        strides=[up[2] // 2 for up in reversed(ups)],
-        latent_dim=weights["decoder.layers.0.weight_v"].shape[1],
-        use_snake="decoder.layers.1.layers.0.alpha" in weights,
-    )
+def _oobleck_sizes(weights: Mapping[str, Tensor], part: str) -> dict[str, Any]:
+    """The sizes of SAT's Oobleck `encoder` or `decoder` from an autoencoder's tensors."""
+    encodes = part == "encoder"
+    stage, snake = ("4", "3") if encodes else ("1", "0")  # layers of a stage
+    stages = count_numbers(weights, rf"{part}\.layers\.(\d+)\.layers\.{stage}\.weight_v")
+    shapes = [
+        weights[f"{part}.layers.{i + 1}.layers.{stage}.weight_v"].shape for i in range(stages)
+    ]
+    first, last = (weights[f"{part}.layers.{i}.weight_v"].shape for i in (0, stages + 2))
+    channels, io_channels = (first[0], first[1]) if encodes else (last[1], last[0])
+    shapes = shapes if encodes else shapes[::-1]
+    return {
+        "in_channels" if encodes else "out_channels": io_channels,
+        "channels": channels,
+        "c_mults": [shape[0] // channels for shape in shapes],
+        "strides": [shape[2] // 2 for shape in shapes],  # a kernel is two strides long
+        "latent_dim": last[0] if encodes else first[1],
+        "use_snake": f"{part}.layers.1.layers.{snake}.alpha" in weights,
+    }
 
 
 def model_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any]:
@@ -206,16 +180,15 @@ def _autoencoder(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any
         raise CheckpointError(
             "an autoencoder without weight norm, which was removed; expected one as it was trained"
         )
-    encoder = asdict(_sizes(_encoder_sizes, weights))
-    decoder = asdict(_sizes(_decoder_sizes, weights))
-    latent_dim, io_channels = decoder["latent_dim"], encoder["io_channels"]
+    encoder, decoder = (
+        _sizes(partial(_oobleck_sizes, part=part), weights) for part in ("encoder", "decoder")
+    )
+    latent_dim, io_channels = decoder["latent_dim"], encoder["in_channels"]
     if io_channels > _MOST_AUDIO_CHANNELS:
         raise CheckpointError(
             f"an autoencoder of {io_channels} channels, patches of samples; no tensor "
             "shows how they are made, so its own config is needed"
         )
-    encoder["in_channels"] = encoder.pop("io_channels")
-    decoder["out_channels"] = decoder.pop("io_channels")
     section = {
         "encoder": {"type": "oobleck", "config": encoder},
         "decoder": {"type": "oobleck", "config": decoder | {"final_tanh": unseen.final_tanh}},
