@@ -53,7 +53,7 @@ class DiTConfig:
     global_cond_dim: int = 512  # width of one track's embedding; paper: 512
     timestep_features_dim: int = 256  # Fourier features of a level; paper: 256
     norm_type: Literal["groupnorm", "layernorm"] = "groupnorm"  # by track or not; paper: groupnorm
-    use_checkpointing: bool | Literal["auto"] = "auto"  # recompute activations; auto: if memory needs it
+    use_checkpointing: bool | Literal["auto"] = "auto"  # recompute activations; auto: if needed
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
