@@ -80,10 +80,10 @@ def _write_track(folder: Path, seed: int, index: int, seconds: float, sound: Sou
     if rng.random() < sound.effects:
         rendered = [add_effects(audio, SAMPLE_RATE, rng) for audio in rendered]
     stems, loudness = _level_stems(score, rendered)
-    gain = overall_gain(stems)
+    gain = _overall_gain(stems)
     _write_audio(unfinished, [_to_int16(stem * gain) for stem in stems])
     digest = _write_midi(unfinished, score)
-    fields = metadata(score, fonts, loudness, gain, digest)
+    fields = _metadata(score, fonts, loudness, gain, digest)
     (unfinished / "metadata.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
     unfinished.rename(folder)
 
@@ -123,7 +123,7 @@ def _level_stems(
     return stems, loudness
 
 
-def overall_gain(stems: Sequence[np.ndarray]) -> float:
+def _overall_gain(stems: Sequence[np.ndarray]) -> float:
     """The gain that puts the highest peak of mix and stems at `_TARGET_PEAK`."""
     peaks = [np.abs(audio).max() for audio in (np.sum(stems, axis=0), *stems)]
     # rounded: the last bits of a sum differ between versions of numpy
@@ -151,7 +151,7 @@ def _write_midi(folder: Path, score: Score) -> str:
     return hashlib.md5(everything, usedforsecurity=False).hexdigest()
 
 
-def metadata(
+def _metadata(
     score: Score, fonts: Sequence[Path], loudness: Sequence[float], gain: float, digest: str
 ) -> dict:
     """The fields of metadata.yaml; UUID is the md5 of all_src.mid, as Slakh's is of its source."""
@@ -185,7 +185,7 @@ def _stem_fields(part: Part, font: Path, loudness: float) -> dict:
 
 
 @dataclass(frozen=True)
-class Settings:
+class _Settings:
     songs: int
     seconds: float  # length of each song
     seed: int
@@ -229,7 +229,7 @@ def write_corpus(
     """
     out = Path(out)
     fonts = tuple(path.name for path in sound.soundfonts)
-    settings = Settings(
+    settings = _Settings(
         songs, float(seconds), seed, soundfonts=fonts, effects=sound.effects, core=sound.core
     )
     if absent := [str(path) for path in sound.soundfonts if not path.is_file()]:
@@ -254,7 +254,7 @@ def split_sizes(songs: int) -> dict[str, int]:
     return {"train": songs - 2 * held_out, "validation": held_out, "test": held_out}
 
 
-def _plan_tracks(out: Path, settings: Settings) -> list[tuple[Path, int, int, float]]:
+def _plan_tracks(out: Path, settings: _Settings) -> list[tuple[Path, int, int, float]]:
     """The arguments of `_write_track` for every song, numbered from Track00001 over the splits."""
     splits = [split for split, size in split_sizes(settings.songs).items() for _ in range(size)]
     return [
@@ -263,7 +263,7 @@ def _plan_tracks(out: Path, settings: Settings) -> list[tuple[Path, int, int, fl
     ]
 
 
-def _claim_folder(out: Path, settings: Settings) -> None:
+def _claim_folder(out: Path, settings: _Settings) -> None:
     """Make `out` and keep the settings in it; a folder of anything else is refused."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: a file, expected a folder or nothing")
@@ -281,7 +281,7 @@ def _claim_folder(out: Path, settings: Settings) -> None:
     os.replace(unfinished, out / _SETTINGS)
 
 
-def _check_settings(out: Path, settings: Settings) -> None:
+def _check_settings(out: Path, settings: _Settings) -> None:
     """Raise unless `out` was begun with the same settings."""
     text = (out / _SETTINGS).read_text(encoding="utf-8")
     try:
