@@ -27,8 +27,8 @@ from types import CodeType, TracebackType
 from mge_plugin import registry
 from mge_plugin.config import ConfigError
 
-LAUNCH_VARIABLE = "MGE_PLUGIN_LAUNCH"
-SCRIPTS_VARIABLE = "MGE_SAT_SCRIPTS"
+_LAUNCH_VARIABLE = "MGE_PLUGIN_LAUNCH"
+_SCRIPTS_VARIABLE = "MGE_SAT_SCRIPTS"
 _OURS = ("train.py", "unwrap_model.py", "run_gradio.py")  # in mge_plugin.scripts
 _CHECKED = ("unwrap_model.py", "run_gradio.py")  # read model files that may come from strangers
 _DEFAULTS = "defaults.ini"  # where train.py has its defaults, in the current folder
@@ -37,14 +37,14 @@ _USAGE = f"""usage: python -m mge_plugin [--cpu[=PROCESSES]] SCRIPT [ARGS...]
 
 Run one of stable-audio-tools' scripts with the plugin registered: train.py, unwrap_model.py,
 run_gradio.py, or the path of any script. A name without a folder is looked up in the current
-folder, in ${SCRIPTS_VARIABLE}, and in the clone that stable-audio-tools is installed from; where
+folder, in ${_SCRIPTS_VARIABLE}, and in the clone that stable-audio-tools is installed from; where
 there is none, the plugin's own version of the script is used. `SCRIPT --help` shows its options.
 
 --cpu runs scripts that request a GPU by name without one, in one process or in several."""
 
 
 @dataclass(frozen=True)
-class Launch:
+class _Launch:
     """A script to run: its path, its arguments and whether to keep to the CPU."""
 
     script: str  # a path, or a name in mge_plugin.scripts
@@ -52,7 +52,7 @@ class Launch:
     cpu_processes: int | None = None  # None: the devices that the script requests
 
     @classmethod
-    def parse(cls, argv: Sequence[str]) -> "Launch":
+    def parse(cls, argv: Sequence[str]) -> "_Launch":
         """Read the launcher's command line; SystemExit with the usage when it is not one."""
         argv, processes = list(argv), None
         while argv and argv[0].startswith("-"):
@@ -68,9 +68,9 @@ class Launch:
         return cls(_find_script(argv[0]), tuple(argv[1:]), processes)
 
     @classmethod
-    def inherited(cls, argv: Sequence[str]) -> "Launch | None":
+    def inherited(cls, argv: Sequence[str]) -> "_Launch | None":
         """The parent's launch, in a rank that was started with the script's arguments alone."""
-        stored = os.environ.get(LAUNCH_VARIABLE)
+        stored = os.environ.get(_LAUNCH_VARIABLE)
         if stored is None or "LOCAL_RANK" not in os.environ:
             return None
         script, arguments, processes = json.loads(stored)
@@ -79,14 +79,14 @@ class Launch:
     def export(self) -> None:
         """Leave the launch to the ranks that are started from here."""
         launch = [self.script, self.arguments, self.cpu_processes]
-        os.environ[LAUNCH_VARIABLE] = json.dumps(launch)
+        os.environ[_LAUNCH_VARIABLE] = json.dumps(launch)
 
 
 def _find_script(name: str) -> str:
     """The absolute path of a script, or the name of one of ours."""
     folders = [Path()]
     if Path(name).name == name:
-        folders += [Path(f) for f in (os.environ.get(SCRIPTS_VARIABLE),) if f]
+        folders += [Path(f) for f in (os.environ.get(_SCRIPTS_VARIABLE),) if f]
         spec = find_spec("stable_audio_tools")
         folders += [Path(f).parent for f in (spec and spec.submodule_search_locations) or ()]
     for path in (folder / name for folder in folders):
@@ -110,7 +110,7 @@ def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
 
     Returns the script's path and its code, for the caller to execute in `__main__`.
     """
-    launch = Launch.inherited(argv) or Launch.parse(argv)
+    launch = _Launch.inherited(argv) or _Launch.parse(argv)
     launch.export()
     script = Path(launch.script)
     if script.name in _CHECKED:

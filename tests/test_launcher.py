@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mge_plugin.launcher import LAUNCH_VARIABLE, SCRIPTS_VARIABLE, Launch, _check_weights
+from mge_plugin.launcher import _LAUNCH_VARIABLE, _SCRIPTS_VARIABLE, _check_weights, _Launch
 from mge_plugin.scripts import _training_options
 
 SHOW = """
@@ -61,7 +61,7 @@ if __name__ == "__main__":
 def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {k: v for k, v in os.environ.items() if k != LAUNCH_VARIABLE}
+    environment = {k: v for k, v in os.environ.items() if k != _LAUNCH_VARIABLE}
     environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
     return subprocess.run(
         [sys.executable, *command],
@@ -139,24 +139,24 @@ def test_both_ranks_of_torchrun_are_registered(tmp_path):
 )
 def test_a_wrong_command_line_is_one_message(argv, named):
     with pytest.raises(SystemExit, match=named):
-        Launch.parse(argv)
+        _Launch.parse(argv)
 
 
 def test_help_is_printed_with_exit_code_0(capsys):
     with pytest.raises(SystemExit) as stopped:
-        Launch.parse(["--cpu", "--help"])
+        _Launch.parse(["--cpu", "--help"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith("usage: python -m mge_plugin")
 
 
 def test_a_script_is_found_in_the_folder_of_the_variable_or_is_ours(show, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(SCRIPTS_VARIABLE, raising=False)
-    assert Launch.parse(["train.py", "--name", "x"]) == Launch("train.py", ("--name", "x"))
-    monkeypatch.setenv(SCRIPTS_VARIABLE, str(show.parent))
-    assert Launch.parse(["show.py"]).script == str(show)
+    monkeypatch.delenv(_SCRIPTS_VARIABLE, raising=False)
+    assert _Launch.parse(["train.py", "--name", "x"]) == _Launch("train.py", ("--name", "x"))
+    monkeypatch.setenv(_SCRIPTS_VARIABLE, str(show.parent))
+    assert _Launch.parse(["show.py"]).script == str(show)
     monkeypatch.chdir(show.parent)
-    assert Launch.parse(["show.py"]).script == str(show)
+    assert _Launch.parse(["show.py"]).script == str(show)
 
 
 def test_our_train_script_takes_defaults_from_a_file(tmp_path, monkeypatch):
@@ -187,10 +187,10 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, monkeypatch):
 
 def test_only_a_rank_with_the_same_arguments_inherits_the_launch(show, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    launch = Launch.parse(["--cpu=2", str(show), "--a", "1"])
-    monkeypatch.setenv(LAUNCH_VARIABLE, "")
+    launch = _Launch.parse(["--cpu=2", str(show), "--a", "1"])
+    monkeypatch.setenv(_LAUNCH_VARIABLE, "")
     launch.export()
-    assert Launch.inherited(["--a", "1"]) is None  # no rank
+    assert _Launch.inherited(["--a", "1"]) is None  # no rank
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Launch.inherited(["--a", "2"]) is None  # another command
-    assert Launch.inherited(["--a", "1"]) == launch
+    assert _Launch.inherited(["--a", "2"]) is None  # another command
+    assert _Launch.inherited(["--a", "1"]) == launch

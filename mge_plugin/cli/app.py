@@ -29,7 +29,7 @@ Given = dict[str, Any]  # the options of a dataclass that were given, by field
 
 
 @contextmanager
-def errors_as_sentences() -> Iterator[None]:
+def _errors_as_sentences() -> Iterator[None]:
     """Print an expected error as one sentence; MGE_DEBUG=1 shows the traceback."""
     try:
         yield
@@ -93,7 +93,7 @@ def _version(
 def main() -> None:
     """Entry point: an expected error is one sentence on stderr and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    with errors_as_sentences():
+    with _errors_as_sentences():
         app()
 
 

@@ -34,7 +34,7 @@ from mge_plugin.models.hub import ModelFiles
 if TYPE_CHECKING:
     from mge_plugin.inference.pipeline import Pipeline
 
-Info = dict[str, Any]  # the content of a result's JSON
+_Info = dict[str, Any]  # the content of a result's JSON
 _SONG_ERRORS = (ValueError, OSError, MemoryError)  # of one song; the others are still computed
 _INTERRUPTED = 130  # exit code: 128 + SIGINT
 _UNRELATED = ("window_batch", "seed")  # sampling options without influence on a job's result
@@ -52,7 +52,7 @@ class Report:
     failures: list[dict[str, str]] = field(default_factory=list)
     error: Exception | None = None  # of the last song that failed
 
-    def add(self, job: Job, info: Info, state: str) -> None:
+    def add(self, job: Job, info: _Info, state: str) -> None:
         """A result was written ("done"), or it existed ("already there")."""
         paths = [str(path) for path in track_files(job.json_path, info).values()]
         self.songs.append({"song": job.label, "state": state, "files": paths, "info": info})
@@ -90,25 +90,32 @@ class Report:
             self._close()
             raise typer.Exit(_INTERRUPTED) from None
         failed = self.error
-        if _rank_and_world()[1] == 1 or self._gather():
-            self._close()
+        with self._gathered() as prints:
+            if prints:
+                self._close()
         if failed is not None and self.total == 1:
             raise failed
         if failed is not None:
             raise typer.Exit(1)
 
-    def _gather(self) -> bool:
-        """Collect the reports of all ranks; whether this rank prints them."""
-        dist = slow_module("torch.distributed")
+    @contextmanager
+    def _gathered(self) -> Iterator[bool]:
+        """Collect the reports of all ranks; yields whether this rank prints them."""
         rank, world = _rank_and_world()
+        if world == 1:
+            yield True
+            return
+        dist = slow_module("torch.distributed")
         dist.init_process_group("gloo", timeout=timedelta(days=30))  # ranks wait for the slowest
         parts: list[Any] = [None] * world
         dist.all_gather_object(parts, (self.total, self.songs, self.failures))
-        dist.destroy_process_group()
         self.total = sum(total for total, _, _ in parts)
         self.songs = [song for _, songs, _ in parts for song in songs]
         self.failures = [failure for _, _, failures in parts for failure in failures]
-        return rank == 0
+        yield rank == 0
+        sys.stdout.flush()
+        dist.barrier()  # torchrun ends the others as soon as a rank with a failure has ended
+        dist.destroy_process_group()
 
     def _close(self) -> None:
         if self.as_json:
@@ -186,7 +193,7 @@ class Runner:
         names = [f"{job.file_name(track)}.{suffix}" for track in tracks for suffix in FORMATS]
         return [p for p in map(path.with_name, names) if os.path.lexists(p) and p not in own]
 
-    def _request(self, job: Job) -> Info:
+    def _request(self, job: Job) -> _Info:
         """All that decides a job's result, as plain data."""
         options = asdict(self.sampling) | asdict(self.finish)
         values = {name: value for name, value in options.items() if name not in _UNRELATED}
@@ -198,7 +205,7 @@ class Runner:
         }
         return json.loads(json.dumps(values | job.described()))
 
-    def _read_complete(self, job: Job) -> Info | None:
+    def _read_complete(self, job: Job) -> _Info | None:
         """The JSON of this request's result if it is complete; another result raises."""
         path, request = job.json_path, self._request(job)
         if not path.exists():
@@ -293,7 +300,7 @@ class Runner:
         info = result.info | {"tracks": tracks | {"residual": result.info["tracks"]["residual"]}}
         return Result(audio | {"residual": rest[0]}, result.sample_rate, info)
 
-    def _save(self, job: Job, result: Result, run: Info) -> Info:
+    def _save(self, job: Job, result: Result, run: _Info) -> _Info:
         """Write a result's audio and its JSON; returns the JSON's content."""
         tracks = _tracks_to_write(job, result)
         as_flac = self.output.format == "flac" and not result.flac_problem()
@@ -324,7 +331,7 @@ class Runner:
         return info
 
 
-def _effective(pipeline: "Pipeline") -> Info:
+def _effective(pipeline: "Pipeline") -> _Info:
     """Device, precision and peak memory of a run."""
     weight = next(pipeline.model.model.parameters())
     return {
@@ -364,7 +371,7 @@ def _tracks_to_write(job: Job, result: Result) -> dict[str, Any]:
     return {name: audio for name, audio in result.audio.items() if name not in absent}
 
 
-def _absent(info: Info) -> Iterator[str]:
+def _absent(info: _Info) -> Iterator[str]:
     """The names of the sources that were not found in the song."""
     for name, track in info["tracks"].items():
         presence = track.get("presence", {})
@@ -373,7 +380,7 @@ def _absent(info: Info) -> Iterator[str]:
             yield name
 
 
-def _remarks(info: Info) -> Iterator[str]:
+def _remarks(info: _Info) -> Iterator[str]:
     """What a user should know of a result."""
     if problem := info.get("format_problem"):
         yield f"written as WAV, since a FLAC cannot hold it as it is: {problem}"
@@ -395,7 +402,7 @@ def _remarks(info: Info) -> Iterator[str]:
         )
 
 
-def _differences(stored: Info, request: Info) -> str:
+def _differences(stored: _Info, request: _Info) -> str:
     """The settings of a stored result that differ; files are named only."""
     defaults = asdict(Sampling()) | asdict(Finish())  # of options that did not exist then
     stored = {k: v for k, v in defaults.items() if k not in _UNRELATED} | stored
@@ -409,7 +416,7 @@ def _differences(stored: Info, request: Info) -> str:
     )
 
 
-def track_files(path: Path, info: Info) -> dict[str, Path]:
+def track_files(path: Path, info: _Info) -> dict[str, Path]:
     """The audio files that a result's JSON names, by track; they are beside it."""
     files = info.get("files")
     if not isinstance(files, dict) or not files:

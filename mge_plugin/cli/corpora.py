@@ -13,8 +13,8 @@ from mge_plugin.files import write_json
 from mge_plugin.launcher import quietly
 
 
-@app.command()
-def minislakh(
+@app.command("minislakh")
+def _minislakh(
     out: Annotated[Path, typer.Argument(help="Folder for the corpus.")],
     songs: Annotated[int, typer.Option(min=1, help="Number of songs.")] = 20,
     seconds: Annotated[float, typer.Option(help="Length of a song.")] = 30.0,
@@ -43,8 +43,8 @@ def minislakh(
     say(f"Wrote {folder}")
 
 
-@app.command()
-def index(
+@app.command("index")
+def _index(
     dataset_config: Annotated[
         Path, typer.Argument(help="A dataset config, or a folder with one folder per song.")
     ],
@@ -70,8 +70,8 @@ def index(
 _SHOWN = 10  # songs left out that are listed
 
 
-@app.command()
-def encode(
+@app.command("encode")
+def _encode(
     model_config: ModelConfig,
     ckpt: Ckpt,
     dataset_config: Annotated[Path, typer.Option(help="A dataset config of type mge_triplets.")],

@@ -40,7 +40,7 @@ from mge_plugin.tracks import TASKS, Track
 
 Prompt = str | dict[str, Any] | None  # as `mge_plugin.prompts` has them; "audio" is a path here
 _MANIFEST = ".jsonl"
-OTHER_TRACKS = ("residual", "mixture", "submixture", "removed")  # of results, besides sources
+_OTHER_TRACKS = ("residual", "mixture", "submixture", "removed")  # of results, besides sources
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Job:
     @property
     def claims(self) -> set[str]:
         """All paths that it may write, as a file system may compare them."""
-        names = {self.file_name(track) for track in (*self.sources, *OTHER_TRACKS)}
+        names = {self.file_name(track) for track in (*self.sources, *_OTHER_TRACKS)}
         return {normalize("NFC", f"{self.base.parent}/{name}").casefold() for name in names}
 
     def with_long_names(self) -> "Job":
@@ -157,7 +157,7 @@ def _form(path: Path) -> tuple[int, int]:
 def _names(task: str, prompts: Sequence[Prompt]) -> list[str]:
     """A name for each prompt: "bass" for "The sound of the bass"."""
     texts = [_text(prompt, TASKS[task].prompted.label) for prompt in prompts]
-    return prompt_names([{Track.SOURCE: TrackPrompt(text)} for text in texts], OTHER_TRACKS)
+    return prompt_names([{Track.SOURCE: TrackPrompt(text)} for text in texts], _OTHER_TRACKS)
 
 
 def _text(prompt: Prompt, label: str) -> str:

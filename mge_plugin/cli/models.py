@@ -17,8 +17,8 @@ from mge_plugin.inference.request import Sampling
 from mge_plugin.models.hub import ModelFiles, available_models
 
 
-@app.command()
-def models() -> None:
+@app.command("models")
+def _models() -> None:
     """List the models that --model takes by name: shipped weights and the Hub's cache."""
     for model in available_models():
         for line in _described(model):
@@ -41,7 +41,7 @@ def _described(model: ModelFiles) -> list[str]:
 
 
 @app.command("import")
-def import_(
+def _convert(
     ckpt: Annotated[Path, typer.Argument(help="The published file, or an autoencoder.")],
     out: Annotated[Path, typer.Option(help="The weights to write, .safetensors.")],
     config_out: Annotated[
@@ -128,7 +128,7 @@ Batch = Annotated[int, typer.Option(min=2, help="Windows per batch.")]
 
 
 @app.command("fit-mel")
-def fit_mel_command(
+def _fit_mel(
     model_config: ModelConfig,
     dataset_config: Annotated[Path, typer.Option(help="A dataset config of type mge_tracks.")],
     out: _File,
@@ -151,7 +151,7 @@ def fit_mel_command(
 
 
 @app.command("fit-text-audio")
-def fit_text_audio_command(
+def _fit_text_audio(
     model_config: ModelConfig,
     dataset_config: _DatasetConfig,
     out: _File,
@@ -174,7 +174,7 @@ def fit_text_audio_command(
 
 
 @app.command("make-weights")
-def make_weights_command(
+def _make_weights(
     out: Out,
     work: Annotated[Path, typer.Option(help="Folder for the corpus, latents and training runs.")],
     device: Device = "auto",

@@ -14,7 +14,7 @@ from mge_plugin.models.hub import DEFAULT_MODEL, MODEL_VARIABLE, ModelFiles, fin
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 FORMATS = ("wav", "flac")
-LAYOUTS = ("flat", "folders")
+_LAYOUTS = ("flat", "folders")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 ModelConfig = Annotated[Path, typer.Option("--model-config", help="Model config, JSON.")]
@@ -147,7 +147,7 @@ class OutputOptions:
     out: Path = option(Path("."), "Folder for the results.", group="Output")
     format: str = option("wav", "wav (float) or flac (24 bits).", group="Output", choices=FORMATS)
     layout: str = option(
-        "flat", "song_bass.wav, or song/bass.wav.", group="Output", choices=LAYOUTS
+        "flat", "song_bass.wav, or song/bass.wav.", group="Output", choices=_LAYOUTS
     )
     overwrite: bool = option(False, "Replace results that exist.", group="Output")
     json: bool = option(False, "Print the results as one JSON object.", group="Output")

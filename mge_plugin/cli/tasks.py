@@ -126,8 +126,8 @@ def _run_task(
     Runner(files, model, output, chosen, finish or Finish()).run(jobs)
 
 
-@app.command()
-def remix(
+@app.command("remix")
+def _remix(
     result: Annotated[Path, typer.Argument(help="The JSON of a result, or its folder.")],
     out: Annotated[Path, typer.Option(help="The file to write, .wav or .flac.")],
     gain: Annotated[

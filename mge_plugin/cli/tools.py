@@ -14,14 +14,14 @@ from mge_plugin.launcher import quietly
 from mge_plugin.patch import apply_patch, find_file, is_patched, revert_patch
 
 
-@app.command()
-def demo(out: Out = Path("demo"), seed: Seed = 0, device: Device = "auto") -> None:
+@app.command("demo")
+def _demo(out: Out = Path("demo"), seed: Seed = 0, device: Device = "auto") -> None:
     """Extract, add and generate with the shipped weights on a new song; write a page."""
     say(f"Open {slow_module('mge_plugin.demo').run_demo(out, seed, device)}")
 
 
-@app.command()
-def doctor() -> None:
+@app.command("doctor")
+def _doctor() -> None:
     """List what is installed and found, and what is wrong."""
     with quietly():
         findings = list(slow_module("mge_plugin.doctor").examine())
@@ -34,8 +34,8 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
-def check(
+@app.command("check")
+def _check(
     model_config: Annotated[Path, typer.Argument(help="A model config.")],
     dataset_config: Annotated[Path | None, typer.Argument(help="A dataset config.")] = None,
 ) -> None:
@@ -58,8 +58,8 @@ def _is_dataset(path: Path) -> bool:
         return False
 
 
-@app.command()
-def patch(
+@app.command("patch")
+def _patch(
     path: Annotated[
         Path | None,
         typer.Argument(

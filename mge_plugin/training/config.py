@@ -25,9 +25,9 @@ class DemoConfig:
     demo_steps: int = 50  # sampling steps; paper: 250
     num_demos: int = 4  # items of a batch
     demo_cfg_scales: tuple[float, ...] = (2.0,)  # guidance scales, a set of files each; paper: 2
+    demo_cond: tuple[dict, ...] = ()  # prompts of the items in turn: {"prompt": text, or by track}
 
     REPLACED: ClassVar[dict[str, str]] = {
-        "demo_cond": "demos use prompts and audio of the validation set",
         "demo_cond_from_batch": "demos always use prompts of the batch",
         "display_audio_cond": "demos always show the given track",
     }

@@ -1,14 +1,13 @@
-"""Demos shown by whichever logger is on; the files on disk are written before.
+"""Demos while training: every task on held-out items with the averaged weights, WAV and picture.
 
-What the demos are made of and how one is made: held-out items, a task, the averaged network.
-
-Demos while training: every task with the averaged weights, as WAV and picture.
+They are written to disk, then given to the loggers.
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def sample_task(
 ) -> Tensor:
     """The task's prompted track of each item, (b, channels, samples) on the CPU.
 
-    Asked by text, as a user does, with the averaged weights.
+    Prompted by text, as users do, with the averaged weights.
     """
     model, network = module.diffusion, ema_model(module)
     given = None if task.given is None else Given.track(task.given, items.latents[:, task.given])
@@ -99,8 +98,8 @@ def _prompts(model: Any, task: Task, items: _DemoItems) -> list[dict[str, Any]]:
     """The text of the prompted track alone, by the conditioners' ids."""
     prompts = []
     for item in items.metadata:
-        asked = {key: track_prompts(item.get(key)) for key in model.global_cond_ids}
-        texts = {key: tracks.get(task.prompted) for key, tracks in asked.items()}
+        found = {key: track_prompts(item.get(key), task.prompted) for key in model.global_cond_ids}
+        texts = {key: tracks.get(task.prompted) for key, tracks in found.items()}
         prompts.append(
             {key: {task.prompted.label: text and text.text} for key, text in texts.items()}
         )
@@ -143,15 +142,16 @@ def _to_tensorboard(logger: TensorBoardLogger, wav: Path, png: Path, name: str, 
 
 
 _GAP = 0.25  # seconds of silence between the items of a demo file
+_LONGEST = 100  # characters of the prompts in a picture's title
 
 
 class _MGEDemoCallback(pl.Callback):
     """Every `demo_every` steps, one file a task and guidance scale: all items one after another.
 
     Files go to `demos/` in the run's folder, and to the loggers if there are any. Demos are made by
-    rank 0 alone, without a word to the others, and in the trainer's precision; training goes on as
+    rank 0 alone, without communication, and in the trainer's precision; training continues as
     if they had not been. What fails at step 1 is raised, before time is lost; what fails later is
-    logged, and training goes on.
+    logged, and training continues.
     """
 
     def __init__(self, config: DemoConfig, demo_dl: Iterable, sample_rate: int) -> None:
@@ -161,9 +161,11 @@ class _MGEDemoCallback(pl.Callback):
         self.items: _DemoItems | None = None
         self.last_step = -1
         self.failures: set[str] = set()
+        self.folder = Path("demos")
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.folder = _folder(Path(trainer.default_root_dir), resumed=trainer.global_step > 0)
         if obstacle := _obstacle(module):
             logger.warning("no demos: %s", obstacle)
 
@@ -188,22 +190,31 @@ class _MGEDemoCallback(pl.Callback):
         schedule = linear_schedule(self.config.demo_steps)
         with _undisturbed(module.device, *evaluated), trainer.precision_plugin.forward_context():
             if self.items is None:
-                self.items = demo_items(module, self.demo_dl, self.config.num_demos)
+                self.items = self._items(module)
             for name, task in TASKS.items():
                 if task.new_prompt:  # extract and add, which have demos of their own
                     continue
                 for scale in self.config.demo_cfg_scales:
                     made = sample_task(module, task, self.items, schedule, scale)
-                    self._write(trainer, f"{name}_cfg{scale:g}", self._sounds(task, made), step)
-        logger.info("demos of step %d are in %s", step, _folder(trainer))
+                    sounds = self._sounds(task, made, _texts(model, task, self.items))
+                    self._write(trainer, f"{name}_cfg{scale:g}", sounds, step)
+        logger.info("demos of step %d are in %s", step, self.folder)
 
-    def _sounds(self, task: Task, made: Tensor) -> dict[str, np.ndarray]:
-        """What is drawn, top down; the last is what was made. Nothing given has no one truth."""
+    def _items(self, module: Any) -> _DemoItems:
+        """Items of the held-out set, with the prompts of `demo_cond` if there are any."""
+        items = demo_items(module, self.demo_dl, self.config.num_demos)
+        prompts = self.config.demo_cond
+        if not prompts:
+            return items
+        return replace(items, metadata=[*islice(cycle(prompts), len(items.metadata))])
+
+    def _sounds(self, task: Task, made: Tensor, texts: str) -> dict[str, np.ndarray]:
+        """The panels of a picture, top down; the last is the result, titled with its prompts."""
         sounds = {}
         if task.given is not None and self.items is not None:
             sounds[f"given {task.given.label}"] = self.items.audio[:, task.given]
             sounds[f"true {task.prompted.label}"] = self.items.audio[:, task.prompted]
-        sounds[f"made {task.prompted.label}"] = made
+        sounds[f"made {task.prompted.label}: {texts}"] = made
         return {name: self._in_a_row(audio) for name, audio in sounds.items()}
 
     def _in_a_row(self, audio: Tensor) -> np.ndarray:
@@ -215,7 +226,7 @@ class _MGEDemoCallback(pl.Callback):
     def _write(
         self, trainer: pl.Trainer, name: str, sounds: Mapping[str, np.ndarray], step: int
     ) -> None:
-        path = _folder(trainer) / f"{step:08d}_{name}.wav"
+        path = self.folder / f"{step:08d}_{name}.wav"
         write_wav(path, list(sounds.values())[-1], self.sample_rate)
         png = path.with_suffix(".png")
         write_file(png, spectrogram_panels_png(sounds, self.sample_rate))
@@ -227,7 +238,7 @@ class _MGEDemoCallback(pl.Callback):
         kind = f"{type(error).__name__}: {error}"
         first = kind not in self.failures
         self.failures.add(kind)
-        logger.error("demos of step %d failed, training goes on: %s", step, kind, exc_info=first)
+        logger.error("demos of step %d failed, training continues: %s", step, kind, exc_info=first)
 
 
 def _obstacle(module: Any) -> str | None:
@@ -235,12 +246,21 @@ def _obstacle(module: Any) -> str | None:
     if module.diffusion.pretransform is None:
         return "the model has no pretransform to decode latents with"
     if getattr(module, "use_fsdp", False) and module.diffusion_ema is None:
-        return "rank 0 holds a shard of the network and no averaged copy (training.use_ema)"
+        return "rank 0 has a shard of the network and no averaged copy (training.use_ema)"
     return None
 
 
-def _folder(trainer: pl.Trainer) -> Path:
-    return Path(trainer.default_root_dir) / "demos"
+def _texts(model: Any, task: Task, items: _DemoItems) -> str:
+    """The prompts of the items, for the title of a picture."""
+    prompts = [text for item in _prompts(model, task, items) for text in item.values()]
+    return " | ".join(prompt[task.prompted.label] or "no prompt" for prompt in prompts)[:_LONGEST]
+
+
+def _folder(run: Path, resumed: bool) -> Path:
+    """demos, demos_2, ...: the first that a new run finds unused, the last one of a resumed run."""
+    folders = [run / "demos", *(run / f"demos_{number}" for number in range(2, 1000))]
+    used = [folder for folder in folders if folder.exists()]
+    return used[-1] if resumed and used else folders[len(used)]
 
 
 def create_mge_demo_callback(

@@ -329,6 +329,7 @@ def test_under_torchrun_each_rank_has_its_songs_and_there_is_one_report(
     done = subprocess.run(
         list(map(str, command)), env=environment(), capture_output=True, text=True, check=False
     )
+    assert done.stdout, done.stderr
     report = json.loads(done.stdout)
     assert sorted(song["song"] for song in report["songs"]) == [str(song) for song in songs]
     assert {failure["song"] for failure in report["failures"]} == set(map(str, bad))

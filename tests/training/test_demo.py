@@ -64,10 +64,12 @@ def test_every_task_is_written_as_sound_and_picture(
 ):
     wrapper, loader, callback = build(model_config, dataset_config)
     trainer(max_steps=4, callbacks=[callback]).fit(wrapper, loader)
-    names = {f"{step:08d}_{task}_cfg2" for step in (1, 3) for task in TASKS}
+    tasks = [name for name, row in TASKS.items() if not row.new_prompt]
+    names = {f"{step:08d}_{task}_cfg2" for step in (1, 3) for task in tasks}
     files = {path.name for path in (tmp_path / "demos").iterdir()}
     assert files == {f"{name}.{kind}" for name in names for kind in ("wav", "png")}
-    for task, row in TASKS.items():
+    for task in tasks:
+        row = TASKS[task]
         path = tmp_path / "demos" / f"00000003_{task}_cfg2.wav"
         audio, rate = sf.read(path)
         assert rate == 16000
@@ -81,13 +83,13 @@ def test_the_held_out_sounds_are_drawn_under_their_names(model_config, dataset_c
     wrapper, loader, callback = build(model_config, dataset_config)
     callback.items = demo_items.demo_items(wrapper, loader, 2)
     made = torch.zeros(2, 1, model_config["sample_size"])
-    sounds = callback._sounds(TASKS["add"], made)
-    assert list(sounds) == ["given submixture", "true source", "made source"]
+    sounds = callback._sounds(TASKS["add"], made, "a | b")
+    assert list(sounds) == ["given submixture", "true source", "made source: a | b"]
     first = loader.dataset[0][0]  # k*channels, samples
     samples = model_config["sample_size"]
     assert_close(torch.from_numpy(sounds["given submixture"][0, :samples]), first[1])
     assert_close(torch.from_numpy(sounds["true source"][0, :samples]), first[2])
-    assert not sounds["made source"].any()
+    assert not sounds["made source: a | b"].any()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -134,6 +136,25 @@ def test_the_text_of_the_prompted_track_is_asked(model_config, dataset_config):
     assert asked["prompt"]["source"].startswith("The sound of the ")
 
 
+def test_demos_may_have_prompts_of_their_own(model_config, dataset_config):
+    prompts = [{"prompt": "a"}, {"prompt": {"source": "b"}}]
+    model_config["training"]["demo"] |= {"demo_cond": prompts, "num_demos": 2}
+    wrapper, _, callback = build(model_config, dataset_config)
+    items = callback._items(wrapper)
+    for name, texts in {"extract": ["a", "b"], "generate": ["a", None]}.items():
+        found = demo_items._prompts(wrapper.diffusion, TASKS[name], items)
+        label = TASKS[name].prompted.label
+        assert [item["prompt"][label] for item in found] == texts
+
+
+def test_a_new_run_keeps_the_demos_of_the_one_before_and_a_resumed_run_continues(tmp_path):
+    first, second = tmp_path / "demos", tmp_path / "demos_2"
+    assert demo._folder(tmp_path, resumed=False) == first == demo._folder(tmp_path, resumed=True)
+    first.mkdir()
+    assert demo._folder(tmp_path, resumed=False) == second
+    assert demo._folder(tmp_path, resumed=True) == first
+
+
 def test_latents_are_decoded_to_be_shown(model_config, dataset_config):
     model_config["training"]["pre_encoded"] = True
     wrapper, _, _ = build(model_config, dataset_config)
@@ -176,7 +197,7 @@ def test_a_later_failure_is_logged_and_training_goes_on(
     assert len(steps.losses) == 6
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        f"demos of step {step} failed, training goes on: RuntimeError: out of memory"
+        f"demos of step {step} failed, training continues: RuntimeError: out of memory"
         for step in (3, 5)
     ]
     assert [bool(record.exc_info) for record in caplog.records] == [True, False]
