@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -46,6 +46,9 @@ from mge_plugin.prompts import Prompt, TrackPrompt, TrackPrompts, plain_prompt, 
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
 from mge_plugin.tracks import NUM_TRACKS, TASKS, Task, Track
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Prompts = Prompt | Sequence[Prompt]
 _IN_ORDER = ("add", "compose")  # tasks whose prompts are done one after another
@@ -76,6 +79,18 @@ class _Song:
     keep: tuple[Tensor, Tensor] | None = None  # latents (c, n) of the kept track, frames to keep
     init: tuple[Tensor, float] | None = None  # latents (k, c, n) to start from, and their level
     tracks: list[_Track] = field(default_factory=list)
+
+
+class Options(TypedDict, total=False):
+    """Options of every task; `mge_plugin.inference.request.Request` describes them."""
+
+    negative: Prompt
+    seed: int | None
+    keep: Keep | None
+    init: Init | None
+    sampling: Sampling | None
+    finish: Finish
+    callback: Callback | None
 
 
 class Pipeline:
@@ -124,130 +139,52 @@ class Pipeline:
         return any(c.supports_audio for c in self.model.conditioner.conditioners.values())
 
     def generate(
-        self,
-        prompt: Prompt = None,
-        seconds: float | None = None,
-        *,
-        negative: Prompt = None,
-        seed: int | None = None,
-        keep: Keep | None = None,
-        init: Init | None = None,
-        sampling: Sampling | None = None,
-        callback: Callback | None = None,
+        self, prompt: Prompt = None, seconds: float | None = None, **options: "Unpack[Options]"
     ) -> Result:
         """A mixture from a text, `seconds` long (default: one window)."""
-        request = Request(
-            "generate", [prompt], None, seconds, seed, negative, keep, init, sampling=sampling
-        )
-        return self.run([request], callback)[0]
+        return self._one("generate", prompt, None, seconds=seconds, **options)
 
-    def extract(
-        self,
-        audio: AudioLike,
-        prompts: Prompts,
-        *,
-        negative: Prompt = None,
-        seed: int | None = None,
-        keep: Keep | None = None,
-        init: Init | None = None,
-        sampling: Sampling | None = None,
-        finish: Finish | None = None,
-        callback: Callback | None = None,
-    ) -> Result:
+    def extract(self, audio: AudioLike, prompts: Prompts, **options: "Unpack[Options]") -> Result:
         """The source for each prompt in a mixture, and the residual, everything but the sources.
 
         Sources + residual are the mixture. Where the mixture is silent, so are they. A source that
         is not in the mixture is silent (`finish.gate`). If the mixture has a higher rate or more
         channels than the model, the model's output becomes a mask on it (`finish.refine`).
         """
-        request = Request(
-            "extract",
-            prompts,
-            audio,
-            seed=seed,
-            negative=negative,
-            keep=keep,
-            init=init,
-            sampling=sampling,
-            finish=finish or Finish(),
-        )
-        return self.run([request], callback)[0]
+        return self._one("extract", prompts, audio, **options)
 
-    def add(
-        self,
-        audio: AudioLike,
-        prompts: Prompts,
-        *,
-        negative: Prompt = None,
-        seed: int | None = None,
-        keep: Keep | None = None,
-        init: Init | None = None,
-        sampling: Sampling | None = None,
-        callback: Callback | None = None,
-    ) -> Result:
+    def add(self, audio: AudioLike, prompts: Prompts, **options: "Unpack[Options]") -> Result:
         """A new source for each prompt, in order, that fits a submixture; and the new mixture."""
-        request = Request(
-            "add", prompts, audio, None, seed, negative, keep, init, sampling=sampling
-        )
-        return self.run([request], callback)[0]
+        return self._one("add", prompts, audio, **options)
 
     def accompany(
-        self,
-        audio: AudioLike,
-        prompt: Prompt = None,
-        *,
-        negative: Prompt = None,
-        seed: int | None = None,
-        keep: Keep | None = None,
-        init: Init | None = None,
-        sampling: Sampling | None = None,
-        callback: Callback | None = None,
+        self, audio: AudioLike, prompt: Prompt = None, **options: "Unpack[Options]"
     ) -> Result:
         """The rest of the band for a source: a submixture, and the mixture of both."""
-        request = Request(
-            "accompany", [prompt], audio, None, seed, negative, keep, init, sampling=sampling
-        )
-        return self.run([request], callback)[0]
+        return self._one("accompany", prompt, audio, **options)
 
     def compose(
-        self,
-        prompts: Prompts,
-        seconds: float | None = None,
-        *,
-        negative: Prompt = None,
-        seed: int | None = None,
-        sampling: Sampling | None = None,
-        callback: Callback | None = None,
+        self, prompts: Prompts, seconds: float | None = None, **options: "Unpack[Options]"
     ) -> Result:
         """A song, source by source: one for each prompt, in order; and their mixture."""
-        request = Request("compose", prompts, None, seconds, seed, negative, sampling=sampling)
-        return self.run([request], callback)[0]
+        return self._one("compose", prompts, None, seconds=seconds, **options)
 
     def replace(
-        self,
-        audio: AudioLike,
-        prompt: Prompt,
-        new_prompt: Prompt,
-        *,
-        negative: Prompt = None,
-        seed: int | None = None,
-        sampling: Sampling | None = None,
-        finish: Finish | None = None,
-        callback: Callback | None = None,
+        self, audio: AudioLike, prompt: Prompt, new_prompt: Prompt, **options: "Unpack[Options]"
     ) -> Result:
         """Exchange one instrument: extract it from a mixture, add the new one to the residual."""
-        request = Request(
-            "replace",
-            [prompt],
-            audio,
-            None,
-            seed,
-            negative,
-            new_prompt=new_prompt,
-            sampling=sampling,
-            finish=finish or Finish(),
-        )
-        return self.run([request], callback)[0]
+        return self._one("replace", prompt, audio, new_prompt=new_prompt, **options)
+
+    def _one(
+        self,
+        task: str,
+        prompts: Prompts,
+        audio: AudioLike | None,
+        callback: Callback | None = None,
+        **fields: Any,
+    ) -> Result:
+        """The result of one request."""
+        return self.run([Request(task, prompts, audio, **fields)], callback)[0]
 
     @torch.no_grad()
     def run(self, requests: Sequence[Request], callback: Callback | None = None) -> list[Result]:

@@ -249,7 +249,7 @@ class Audio:
         return self.samples.shape[1] / self.sample_rate
 
 
-AudioLike: TypeAlias = "Audio | str | Path | IO[bytes] | tuple[Any, int]"
+AudioLike: TypeAlias = Audio | str | Path | IO[bytes] | tuple[Any, int]
 
 
 def _is_number(value: Any) -> bool:
