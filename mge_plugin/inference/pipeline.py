@@ -255,13 +255,13 @@ class Pipeline:
         if requests[0].task in _IN_ORDER:
             for number in range(max(len(song.request.prompts) for song in songs)):
                 current = [song for song in songs if number < len(song.request.prompts)]
-                asked = [(song, song.request.prompts[number]) for song in current]
-                self._sample(TASKS["add"] if number else task, asked, sampling, callback)
+                pairs = [(song, song.request.prompts[number]) for song in current]
+                self._sample(TASKS["add"] if number else task, pairs, sampling, callback)
                 for song in current:
                     self._sum_up(song)
         else:
-            asked = [(song, prompt) for song in songs for prompt in song.request.prompts]
-            self._sample(task, asked, sampling, callback)
+            pairs = [(song, prompt) for song in songs for prompt in song.request.prompts]
+            self._sample(task, pairs, sampling, callback)
         with self._timed("finish"):
             results = [self._finish(song, callback) for song in songs]
         for result in results:
@@ -399,14 +399,14 @@ class Pipeline:
     def _sample(
         self,
         task: Task,
-        asked: Sequence[tuple[_Song, TrackPrompts]],
+        pairs: Sequence[tuple[_Song, TrackPrompts]],
         sampling: Sampling,
         callback: Callback | None,
     ) -> None:
         """Sample a track for each (song, prompt), several candidates each, and choose one."""
         rows = [
             (song, prompt, candidate_seed(song.seed, candidate))
-            for song, prompt in asked
+            for song, prompt in pairs
             for candidate in range(sampling.candidates)
         ]
         size = 1 if sampling.sampler in UNBATCHED else len(rows)
@@ -417,7 +417,7 @@ class Pipeline:
                 for latents in self._denoise(task, rows[first : first + size], sampling, callback)
             ]
         with self._timed("decode"):
-            for number, (song, prompt) in enumerate(asked):
+            for number, (song, prompt) in enumerate(pairs):
                 first = number * sampling.candidates
                 own = latents[first : first + sampling.candidates]
                 if sampling.choose == "mean":
