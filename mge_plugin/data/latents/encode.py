@@ -53,7 +53,13 @@ from mge_plugin.models.autoencoder import (
     open_autoencoder,
     silent_frame,
 )
-from mge_plugin.models.checkpoints import CheckpointError, misfits, read_checkpoint
+from mge_plugin.models.checkpoints import (
+    CheckpointError,
+    StateDict,
+    load_into,
+    read_checkpoint,
+    weights_fingerprint,
+)
 from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
 
 logger = logging.getLogger(__name__)
@@ -127,33 +133,31 @@ def create_grid(
 
 def _load_embedder(conditioner: nn.Module, key: str, entry: Mapping[str, Any], ckpt: Path) -> None:
     """Load an embedder's weights from the model's checkpoint, where it has any."""
-    expected = conditioner.state_dict()
-    if not expected:
-        return
     prefix = f"{_CONDITIONER}conditioners.{key}."
-    weights = read_checkpoint(ckpt)
-    weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    if not weights and entry.get("config", {}).get("ckpt_path") is None:
+
+    def own(weights: StateDict) -> StateDict:
+        return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+
+    if not conditioner.state_dict():
+        return
+    if own(read_checkpoint(ckpt)):
+        load_into(conditioner, ckpt, own)
+    elif entry.get("config", {}).get("ckpt_path") is None:
         raise CheckpointError(
             f"{ckpt}: has no weights of conditioner {key!r} ({entry['type']}), whose embeddings "
             "would be random: use the whole model's checkpoint, set its ckpt_path, or --no-clap"
         )
-    if weights and (problems := misfits(expected, weights)):
-        raise CheckpointError(f"{ckpt}: does not fit conditioner {key!r}: {'; '.join(problems)}")
-    if weights:
-        conditioner.load_state_dict(weights)
 
 
 def embedder_fingerprint(entry: Mapping[str, Any], conditioner: nn.Module) -> str:
     """The same for the same embeddings: a hash of type, options, files' contents and weights."""
-    weights = conditioner.state_dict()
-    ignored = _SAME_EMBEDDINGS if weights else _SAME_EMBEDDINGS[:1]
-    options = {k: v for k, v in entry.get("config", {}).items() if k not in ignored}
-    described = [entry["type"], {name: _content(value) for name, value in sorted(options.items())}]
-    digest = hashlib.sha256(json.dumps(described).encode())
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
+    has_weights = bool(conditioner.state_dict())
+    ignored = _SAME_EMBEDDINGS if has_weights else _SAME_EMBEDDINGS[:1]
+    options = {k: v for k, v in sorted(entry.get("config", {}).items()) if k not in ignored}
+    if has_weights:
+        return weights_fingerprint({"type": entry["type"], "config": options}, conditioner)
+    described = [entry["type"], {name: _content(value) for name, value in options.items()}]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:32]
 
 
 def _content(value: Any) -> Any:
