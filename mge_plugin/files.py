@@ -16,7 +16,7 @@ from typing import Any
 from unicodedata import normalize
 from uuid import uuid4
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _ENDS = 1 << 20  # bytes at each end of a checkpoint that are part of its fingerprint
 _LONGEST = 100  # bytes of a name, without what a task adds to it
@@ -97,7 +97,7 @@ def read_index(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        logger.warning("%s: cannot be used, it is written again (%s)", path, error)
+        _logger.warning("%s: cannot be used, it is written again (%s)", path, error)
         return {}
     return entries
 
@@ -107,7 +107,7 @@ def write_index(path: Path, entries: Mapping[str, Any]) -> None:
     try:
         write_json(path, entries)
     except OSError as error:
-        logger.warning("%s: the index is not kept (%s)", path, error.strerror or error)
+        _logger.warning("%s: the index is not kept (%s)", path, error.strerror or error)
 
 
 def checkpoint_fingerprint(path: Path) -> str:

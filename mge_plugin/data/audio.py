@@ -9,7 +9,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from mge_plugin.files import check_regular, write_file, written_whole
 if TYPE_CHECKING:
     import av
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 CACHED = ".stem.safetensors"  # how the name of a stem that is kept decoded ends
 CONTAINERS = (".mp4", ".m4a")  # files that PyAV reads
@@ -106,7 +105,7 @@ def read_audio(path: Path | str, stream: int | None = None) -> tuple[np.ndarray,
     if not audio.size:
         raise AudioError("no samples can be read", path)
     if audio.shape[1] < min(expected, length):
-        logger.warning("%s: %d of %d samples can be read", path, audio.shape[1], length)
+        _logger.warning("%s: %d of %d samples can be read", path, audio.shape[1], length)
     return audio, sample_rate
 
 
@@ -172,7 +171,7 @@ def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
 
 
 def to_channels(audio: np.ndarray, channels: int) -> np.ndarray:
-    """(any, samples) to (channels, samples): one channel by `downmix`, or copies of it for more.
+    """(any, samples) to (channels, samples): one channel by `_downmix`, or copies of it for more.
 
     For fewer, but not mono, the first are kept: in surround these are front left and right.
     """
@@ -180,10 +179,10 @@ def to_channels(audio: np.ndarray, channels: int) -> np.ndarray:
         return audio
     if audio.shape[0] > channels > 1:
         return np.ascontiguousarray(audio[:channels])
-    return np.repeat(downmix(audio), channels, axis=0)
+    return np.repeat(_downmix(audio), channels, axis=0)
 
 
-def downmix(audio: np.ndarray) -> np.ndarray:
+def _downmix(audio: np.ndarray) -> np.ndarray:
     """(any, samples) to (1, samples): the mean, or if it cancels, the channels' main direction.
 
     The mean of independent channels has a share 1/channels of their power. If it has less than a
@@ -274,7 +273,7 @@ def _length(path: Path, file: _SoundFile) -> int:
         except sf.LibsndfileError:  # cut or damaged: windows before that place can be read
             return min(file.frames, _MOST_CUT * decoded.tell())
     if file.frames != _UNKNOWN and file.format not in _GUESSING:
-        logger.warning("%s: %d of %d samples can be read", path, counted, file.frames)
+        _logger.warning("%s: %d of %d samples can be read", path, counted, file.frames)
     return counted
 
 
@@ -425,7 +424,7 @@ def _stream(path: Path, container: "av.container.InputContainer", number: int) -
 
 def _stream_info(path: Path, stream: "av.AudioStream") -> tuple[int, int]:
     rate = stream.codec_context.sample_rate
-    if not stream.duration or not stream.time_base or not rate:
+    if not stream.duration or not rate or stream.time_base is None:
         raise AudioError("the header does not say how many samples follow", path)
     return rate, round(stream.duration * stream.time_base * rate)
 
@@ -440,16 +439,18 @@ def _decode(
     """(number of the first sample, (channels, samples)) of frames from before sample `first` on."""
     import av
 
-    time_base = stream.time_base or Fraction(1, rate)
+    if stream.time_base is None:
+        raise AudioError("a stream without times", path)
     if first > _PRE_ROLL:  # else from the start: a seek to there would lose the first frame
-        offset = int((first - _PRE_ROLL) / rate / time_base)
+        offset = int((first - _PRE_ROLL) / rate / stream.time_base)
         container.seek(offset, stream=stream, backward=True)
     to_float = av.AudioResampler(format="fltp")
     for packet_frame in container.decode(stream):
-        if packet_frame.sample_rate != rate or packet_frame.pts is None:
+        base = packet_frame.time_base
+        if packet_frame.sample_rate != rate or packet_frame.pts is None or base is None:
             raise AudioError(f"a stream of changing rate, or without times ({rate} Hz)", path)
         for frame in to_float.resample(packet_frame):
             audio = frame.to_ndarray()
             if not np.isfinite(audio).all():
                 raise AudioError("samples are NaN or infinite", path)
-            yield round(packet_frame.pts * (packet_frame.time_base or time_base) * rate), audio
+            yield round(packet_frame.pts * base * rate), audio

@@ -23,7 +23,7 @@ from mge_plugin.data.songs import Part, Song, Stem
 from mge_plugin.data.triplets import Format, stem_window
 from mge_plugin.files import remove_abandoned
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _VERSION = 1
 _BLOCK = 1 << 20  # samples decoded at a time, at the model's rate
@@ -84,7 +84,7 @@ class StemCache:
         try:
             write_cached(self.path(stem), self._whole(stem))
         except AudioError as error:
-            logger.warning("not decoded: %s", error)
+            _logger.warning("not decoded: %s", error)
             return stem
         except (OSError, SafetensorError) as error:
             raise OSError(f"cache_dir {self.folder}: {stem.path} not kept: {error}") from error

@@ -48,7 +48,7 @@ from mge_plugin.data.triplets import (
 from mge_plugin.prompts import TEMPLATE, template_problems
 from mge_plugin.tracks import Track
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class TripletDataset(SongItems):
         if triplet.gain < 1.0 and path not in self.lowered:
             self.lowered.add(path)
             level = -20 * np.log10(triplet.gain)
-            logger.info("%s: %.1f dB over full scale, all its tracks are lowered", path, level)
+            _logger.info("%s: %.1f dB over full scale, all its tracks are lowered", path, level)
 
 
 def _labels(corpus: Corpus) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ def _open_triplets(config: TripletsConfig, form: Format) -> TripletDataset:
     form = replace(form, silence_db=config.silence_db)
     dataset = TripletDataset(_open_corpora(config, form), form, config)
     for problem in _unknown_in_groups(config.source, set().union(*dataset.labels)):
-        logger.warning("%s", problem)
+        _logger.warning("%s", problem)
     return dataset
 
 
@@ -191,15 +191,17 @@ def _open_corpora(config: TripletsConfig, form: Format) -> list[Corpus]:
     corpora = index_corpora(config.datasets, folder)
     if config.cache_dir is not None:
         cache = StemCache(Path(config.cache_dir).expanduser(), form.sample_rate, form.channels)
-        workers = config.cache_workers
-        corpora = [replace(c, songs=tuple(cache.build(c.songs, workers))) for c in corpora]
+        corpora = [
+            replace(corpus, songs=tuple(cache.build(corpus.songs, config.cache_workers)))
+            for corpus in corpora
+        ]
     if folder is not None:
         keep_for_ranks(folder / name, [corpus.songs for corpus in corpora])
     return corpora
 
 
 @dataclass(frozen=True)
-class TrackWeights:
+class _TrackWeights:
     """`tracks`: how often each is used, relative to the others."""
 
     mixture: float = 1.0  # share of items that are a mixture
@@ -219,7 +221,7 @@ class TrackWeights:
 class _TracksConfig(TripletsConfig):
     """A dataset config of type `mge_tracks`: the keys of triplets, and which track."""
 
-    tracks: TrackWeights = field(default_factory=TrackWeights)  # which are used
+    tracks: _TrackWeights = field(default_factory=_TrackWeights)  # which are used
 
 
 class _TrackDataset(Dataset):
@@ -229,7 +231,7 @@ class _TrackDataset(Dataset):
     If no track that has a weight sounds, the item is the mixture.
     """
 
-    def __init__(self, triplets: TripletDataset, weights: TrackWeights) -> None:
+    def __init__(self, triplets: TripletDataset, weights: _TrackWeights) -> None:
         self.triplets = triplets
         self.weights = np.array(weights.values())
 

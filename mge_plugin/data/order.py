@@ -9,7 +9,7 @@ ItemLoader    batches of an endless stream; an epoch is a number of them, nothin
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 from mge_plugin.config import ConfigError
 from mge_plugin.devices import number_of_ranks
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _MAX_BROKEN = 20  # songs in a row that cannot be read before giving up
 
@@ -158,13 +158,7 @@ class SongItems(Dataset):
         """Log, once per file and process, what is broken."""
         if error.path not in self.broken:
             self.broken[error.path] = str(error)
-            logger.warning("not used, another song replaces it: %s", error)
-
-
-class _Stream(Protocol):
-    """Items without an end: an ItemSampler, or an IterableDataset."""
-
-    def start(self, position: int) -> None: ...
+            _logger.warning("not used, another song replaces it: %s", error)
 
 
 class ItemLoader(DataLoader):
@@ -177,9 +171,9 @@ class ItemLoader(DataLoader):
 
     def __init__(self, dataset: Dataset, batch_size: int, items: int, **options: Any) -> None:
         """`items`: of an epoch, of all ranks together."""
-        super().__init__(dataset, batch_size, collate_fn=collate, **options)
+        super().__init__(dataset, batch_size, collate_fn=_collate, **options)
         is_stream = isinstance(dataset, IterableDataset)
-        self._stream: Any = dataset if is_stream else self.sampler  # a _Stream
+        self._stream: Any = dataset if is_stream else self.sampler  # has `start(position)`
         self._items, self._size = items, batch_size
         self._batches: Iterator | None = None
         self._done = 0
@@ -240,7 +234,7 @@ def item_loader(
         return ItemLoader(dataset, batch_size, len(dataset), **options)
     if drop_last and len(dataset) < batch_size:
         raise _too_few(len(dataset), batch_size)
-    return DataLoader(dataset, batch_size, collate_fn=collate, **options)
+    return DataLoader(dataset, batch_size, collate_fn=_collate, **options)
 
 
 def worker_options(num_workers: int) -> dict[str, Any]:
@@ -250,7 +244,7 @@ def worker_options(num_workers: int) -> dict[str, Any]:
     return workers | {"pin_memory": pinned}
 
 
-def collate(items: list[Item]) -> tuple[Tensor, list[dict[str, Any]]]:
+def _collate(items: list[Item]) -> tuple[Tensor, list[dict[str, Any]]]:
     """Stacked reals (batch, 3 * channels, samples or frames) and a list of metadata."""
     reals, metadata = zip(*items, strict=True)
     return torch.stack(reals), list(metadata)

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,4 +109,4 @@ class IndexReport:
     def log(self, corpus: str) -> None:
         """Log the lines as warnings."""
         for line in self.lines():
-            logger.warning("%s: %s", corpus, line)
+            _logger.warning("%s: %s", corpus, line)

@@ -114,17 +114,17 @@ class _AnySong(Protocol):
     def seconds(self) -> float: ...
 
 
-S = TypeVar("S", bound=_AnySong)
+_S = TypeVar("S", bound=_AnySong)
 
 
 @dataclass(frozen=True)
-class Window(Generic[S]):
+class Window(Generic[_S]):
     """One choice: these stems of this song are the source, from this sample (or frame) on.
 
     Without sources the source is absent: `requested` does not sound in the window.
     """
 
-    song: S
+    song: _S
     sources: tuple[int, ...]  # numbers of stems
     start: int
     requested: str | None = None  # what the prompt names, if not the labels of the stems
@@ -137,14 +137,14 @@ class Window(Generic[S]):
 
 
 def draw_window(
-    song: S,
+    song: _S,
     last_start: int,
     sounds: Callable[[int, int], bool],
     rng: np.random.Generator,
     config: SourceConfig,
     labels: Sequence[str] = (),
     mixture_with: Callable[[int | None], tuple[int, ...] | None] | None = None,
-) -> Window[S]:
+) -> Window[_S]:
     """Choose the source, then up to 10 starts until it sounds (paper, section E.1).
 
     `sounds(stem, start)`: whether a stem, by number, is not silent in the window from `start` on.
@@ -157,10 +157,10 @@ def draw_window(
         mixture = mixture_with(None) if mixture_with else None
         stems = range(len(song.stems)) if mixture is None else mixture
         sounding = [song.stems[number].label for number in stems if sounds(number, start)]
-        absent = absent_label(sounding, labels, rng)
+        absent = _absent_label(sounding, labels, rng)
         if absent is not None:
             return Window(song, (), start, absent, mixture)
-    sources, group = choose_source(song, rng, config)
+    sources, group = _choose_source(song, rng, config)
     mixture = mixture_with(sources[0]) if mixture_with else None
     for _ in range(MAX_TRIES):
         start = int(rng.integers(last_start + 1))
@@ -169,7 +169,7 @@ def draw_window(
     return Window(song, sources, start, group, mixture)
 
 
-def choose_source(
+def _choose_source(
     song: _AnySong, rng: np.random.Generator, config: SourceConfig
 ) -> tuple[tuple[int, ...], str | None]:
     """The numbers of the source's stems, and the group's name if they are one.
@@ -210,7 +210,7 @@ def _groups(song: _AnySong, config: SourceConfig) -> dict[str, tuple[int, ...]]:
     return {name: stems for name, stems in groups.items() if len(stems) < len(song.stems)}
 
 
-def absent_label(
+def _absent_label(
     sounding: Collection[str], labels: Sequence[str], rng: np.random.Generator
 ) -> str | None:
     """One of `labels` that does not sound in the window; None if all of them may."""
@@ -287,8 +287,7 @@ def _from_other_song(
     drawn have no such stem, the voice stays as it is.
     """
     requested = {window.song.stems[i].label for i in window.sources}
-    if window.requested is not None:
-        requested.add(window.requested)
+    requested |= {window.requested or window.song.stems[window.sources[0]].label}
     for _ in range(MAX_TRIES if voice.track == Track.SUBMIXTURE else 0):
         song = songs[rng.integers(len(songs))]
         stems = [s for s in song.sources if not any(_may_be(s.label, name) for name in requested)]

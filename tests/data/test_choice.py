@@ -9,7 +9,7 @@ import pytest
 
 from mge_plugin.config import ConfigError, parse_section
 from mge_plugin.data.songs import Part, Song, Stem
-from mge_plugin.data.triplets import SourceConfig, absent_label, choose_source
+from mge_plugin.data.triplets import SourceConfig, _absent_label, _choose_source
 
 LABELS = ("bass", "piano", "piano", "drums", "other")
 
@@ -24,7 +24,7 @@ SONG = Song("a", Path("a"), "train", tuple(stem(name, i) for i, name in enumerat
 def drawn(song=SONG, times=3000, **section):
     config = parse_section(SourceConfig, section, "source")
     rng = np.random.default_rng(0)
-    draws = [choose_source(song, rng, config) for _ in range(times)]
+    draws = [_choose_source(song, rng, config) for _ in range(times)]
     return [(tuple(song.stems[i] for i in numbers), group) for numbers, group in draws]
 
 
@@ -70,10 +70,10 @@ def test_a_group_is_one_source_with_its_own_name_where_a_song_has_all_of_it():
 def test_what_is_absent_does_not_sound():
     rng = np.random.default_rng(0)
     found = {
-        absent_label(["bass", "piano"], ["bass", "drums", "piano", "harp"], rng) for _ in range(50)
+        _absent_label(["bass", "piano"], ["bass", "drums", "piano", "harp"], rng) for _ in range(50)
     }
     assert found == {"drums", "harp"}
-    assert absent_label(["bass"], ["bass"], rng) is None
+    assert _absent_label(["bass"], ["bass"], rng) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_what_is_absent_does_not_sound():
 def test_what_may_be_the_same_instrument_is_not_absent(sounding, absent):
     rng = np.random.default_rng(0)
     labels = ["bass", "chromatic percussion", "guitar"]
-    assert {absent_label([sounding], labels, rng) for _ in range(50)} == absent
+    assert {_absent_label([sounding], labels, rng) for _ in range(50)} == absent
 
 
 @pytest.mark.parametrize(

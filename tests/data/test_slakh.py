@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from mge_plugin.data.corpora.slakh import label_of
+from mge_plugin.data.corpora.slakh import _label_of
 
 RATE = 16_000
 
@@ -62,11 +62,11 @@ def test_songs_come_by_name_whatever_the_order_on_disk(slakh, two):
     ],
 )
 def test_labels_follow_the_drum_flag_then_the_program_then_the_class(entry, label):
-    assert label_of(entry) == label
+    assert _label_of(entry) == label
 
 
 def test_every_program_has_a_label(slakh):
-    labels = {label_of({"program_num": program}) for program in range(129)}
+    labels = {_label_of({"program_num": program}) for program in range(129)}
     assert len(labels) == 22 and "other" not in labels
 
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.latents.dataset import LatentsConfig, LatentsEntry, cut
-from mge_plugin.data.latents.encode import create_grid, embedder_fingerprint
+from mge_plugin.data.latents.encode import _create_grid, _embedder_fingerprint
 from mge_plugin.data.triplets import Window
 from mge_plugin.models.checkpoints import CheckpointError
 from mge_plugin.models.conditioning import CONDITIONERS
@@ -101,7 +101,7 @@ def test_two_conditioners_that_embed_audio_are_refused(config, tmp_path):
     with pytest.raises(
         ConfigError, match=r"one conditioner that embeds audio, found \['prompt', 'style'"
     ):
-        create_grid(config, tmp_path / "no.ckpt", 2.0)
+        _create_grid(config, tmp_path / "no.ckpt", 2.0)
 
 
 def test_embeddings_of_other_models_are_not_mixed(three, run, config, encoded):
@@ -114,7 +114,7 @@ def test_the_fingerprint_goes_by_what_files_hold(tmp_path):
         path = tmp_path / name
         path.write_text(json.dumps(content))
         entry = {"type": "mge_clap", "config": {"ckpt_path": str(path)} | options}
-        return embedder_fingerprint(entry, torch.nn.Module())
+        return _embedder_fingerprint(entry, torch.nn.Module())
 
     first = told("a.pt", 1)
     assert told("b.pt", 1) == first == told("c.pt", 1, cache_dir="anywhere")
@@ -150,7 +150,7 @@ def test_an_embedders_weights_are_those_of_the_models_checkpoint(
         fingerprints.add(store.info().clap.fingerprint)
     assert len(fingerprints) == 1
     torch.save({"state_dict": new_model(config, seed=2).state_dict()}, tmp_path / "other.ckpt")
-    other = create_grid(config, tmp_path / "other.ckpt", 0.1)
+    other = _create_grid(config, tmp_path / "other.ckpt", 0.1)
     assert other.fingerprint not in fingerprints
     with pytest.raises(CheckpointError, match=r"'prompt' .*random"):
         run(three, "random", config, ckpt)

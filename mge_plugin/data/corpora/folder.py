@@ -218,11 +218,11 @@ def _read_song(place: Place, config: CorpusConfig) -> Found:
         if plain(file.stem) in _MIXTURES and not config.mixture_only:
             report.leave_out(file, "file of the mixture, which is the sum of stems")
         elif parts := read_part(file, report):
-            stems.append(FoundStem((label_of(file.stem),), parts))
+            stems.append(FoundStem((_label_of(file.stem),), parts))
     return Found(tuple(stems), report=report)
 
 
-def label_of(name: str) -> str:
+def _label_of(name: str) -> str:
     """The words in a file's name: "01_lead-guitar_2" is a lead guitar."""
     words = re.sub(r"[\s_.-]+", " ", name).strip()
     label = re.sub(r"^(\d+ )+|( ?\d+)+$", "", words).strip()

@@ -41,7 +41,7 @@ from mge_plugin.data.corpora.select import note_unknown_exclusions, to_song, usa
 from mge_plugin.data.songs import IndexReport, Part, Song
 from mge_plugin.files import read_index, stamp, write_index
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 READERS: dict[str, Reader] = {
@@ -91,11 +91,11 @@ def read_corpus(config: CorpusConfig, cache_folder: Path | None = None) -> Corpu
     others = [(p, f) for p, f in zip(every, read, strict=True) if config.split not in p.splits]
     chosen = without_split_duplicates(chosen, others, config, report)
     chosen = [(p, f) for p, f in chosen if p.id not in config.exclude]
-    converted = [to_song(place, found, reader.words, config) for place, found in chosen]
     for _, found in chosen:
         report.merge(found.report)
     note_unknown_exclusions(every, read, config, report)
-    songs = [song for song in converted if song is not None]
+    read_songs = (to_song(place, found, reader.words, config) for place, found in chosen)
+    songs = [song for song in read_songs if song is not None]
     usable = usable_songs(songs, config, report)
     if not usable:
         raise ConfigError(_nothing_usable(root, config, songs, len(chosen), report))
@@ -118,10 +118,13 @@ def _read(
     entries = {} if path is None else read_index(path)
     keys = [f"{place.path}|{place.id}" for place in places]
     stamps = [_stamp(place) for place in places]
-    known = {k: _remembered(entries.get(k), s) for k, s in zip(keys, stamps, strict=True)}
-    new = {k: p for k, p in zip(keys, places, strict=True) if known[k] is None}
-    read = dict(zip(new, _read_headers(list(new.values()), reader, config), strict=True))
-    result = {key: found or read[key] for key, found in known.items()}
+    result = {
+        key: found
+        for key, stamped in zip(keys, stamps, strict=True)
+        if (found := _remembered(entries.get(key), stamped)) is not None
+    }
+    new = {key: place for key, place in zip(keys, places, strict=True) if key not in result}
+    result |= zip(new, _read_headers(list(new.values()), reader, config), strict=True)
     if path is not None and (new or len(entries) > len(places)):
         kept = {k: _entry(s, result[k]) for k, s in zip(keys, stamps, strict=True)}
         write_index(path, {key: entry for key, entry in kept.items() if entry is not None})

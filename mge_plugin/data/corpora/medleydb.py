@@ -30,7 +30,7 @@ from mge_plugin.data.corpora.reader import (
 from mge_plugin.data.songs import IndexReport
 
 _STEMS = "_STEMS"
-METADATA = "_METADATA.yaml"
+_METADATA = "_METADATA.yaml"
 _DEPTH = 3  # levels of folders in which songs are looked for
 _WORDS = {
     "Unlabeled": "other",
@@ -48,8 +48,8 @@ def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     splits = draw_splits([song.name for song in songs], config)
     places = []
     for song, stems in songs.items():
-        beside = scanner.file(song / f"{song.name}{METADATA}")
-        metadata = beside or listed.get(plain(f"{song.name}{METADATA}"), [])
+        beside = scanner.file(song / f"{song.name}{_METADATA}")
+        metadata = beside or listed.get(plain(f"{song.name}{_METADATA}"), [])
         files = (*metadata, *scanner.files(stems))
         places.append(Place(song.name, song, (splits[song.name],), files))
     return places
@@ -74,12 +74,12 @@ def _metadata(scanner: Scanner, config: CorpusConfig) -> dict[str, list[Path]]:
         root = Path(config.metadata_path).expanduser()
         inner = Scanner(root, scanner.report, config.follow_links)
         files = [file for _, files in inner.walk(root) for file in files]
-    return {plain(file.name): [file] for file in files if file.name.endswith(METADATA)}
+    return {plain(file.name): [file] for file in files if file.name.endswith(_METADATA)}
 
 
 def _read_song(place: Place, config: CorpusConfig) -> Found:
     """The stems that the metadata list; of their file names only the last part counts."""
-    path = next((file for file in place.files if file.name.endswith(METADATA)), None)
+    path = next((file for file in place.files if file.name.endswith(_METADATA)), None)
     if path is None:
         return left_out(place.path, "song without metadata (set metadata_path)")
     try:

@@ -29,7 +29,7 @@ from mge_plugin.data.corpora.reader import (
 )
 from mge_plugin.data.songs import IndexReport, Part
 
-METADATA = "data.json"
+_METADATA = "data.json"
 _TEST_SHARE = 0.1  # paper, section E.1
 _WORDS = {
     "other_plucked": "plucked strings",
@@ -43,12 +43,12 @@ def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
     """The folders with a data.json: the root itself, those in it, or those one level below."""
     level = [scanner.root]
     for _ in range(3):
-        songs = {path: metadata for path in level if (metadata := scanner.file(path / METADATA))}
+        songs = {path: metadata for path in level if (metadata := scanner.file(path / _METADATA))}
         if songs:
             break
         level = [child for path in level for child in scanner.folders(path)]
     else:
-        raise ConfigError(f"{scanner.root}: expected song folders with a {METADATA}, found none")
+        raise ConfigError(f"{scanner.root}: expected song folders with a {_METADATA}, found none")
     splits = draw_splits([path.name for path in songs], config, _TEST_SHARE)
     return [
         Place(path.name, path, (splits[path.name],), (*metadata, *_tracks(scanner, path)))
@@ -63,11 +63,11 @@ def _tracks(scanner: Scanner, song: Path) -> list[Path]:
 def _read_song(place: Place, _: CorpusConfig) -> Found:
     """The stems listed; only files in the song's own folders are found, whatever a name says."""
     try:
-        listed = read_json_object(place.path / METADATA).get("stems")
+        listed = read_json_object(place.path / _METADATA).get("stems")
     except MetadataError as error:
-        return left_out(place.path / METADATA, str(error))
+        return left_out(place.path / _METADATA, str(error))
     if not isinstance(listed, list) or not listed:
-        return left_out(place.path / METADATA, "song whose metadata lists no stems")
+        return left_out(place.path / _METADATA, "song whose metadata lists no stems")
     files = {(plain(file.parent.name), plain(file.stem)): file for file in place.files}
     report = IndexReport()
     stems = [
@@ -84,14 +84,14 @@ def _read_parts(
 ) -> tuple[Part, ...]:
     name, tracks = str(entry["stemName"]), entry.get("tracks")
     if not isinstance(tracks, list) or not tracks:
-        report.leave_out(f"{place.path / METADATA}: {name}", "stem listed without tracks")
+        report.leave_out(f"{place.path / _METADATA}: {name}", "stem listed without tracks")
         return ()
     parts: list[Part] = []
     for track in tracks:
         number = str(track.get("id")) if isinstance(track, dict) else str(track)
         path = files.get((plain(name), plain(number)))
         if path is None:
-            report.leave_out(f"{place.path / METADATA}: {name}/{number}", "track without a file")
+            report.leave_out(f"{place.path / _METADATA}: {name}/{number}", "track without a file")
         else:
             parts += read_part(path, report)
     return tuple(parts)

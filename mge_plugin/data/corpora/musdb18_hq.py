@@ -23,7 +23,7 @@ from mge_plugin.data.corpora.reader import (
 from mge_plugin.data.songs import IndexReport
 
 _STEMS = STREAMS[1:]
-SUFFIXES = (".wav", ".flac")
+_SUFFIXES = (".wav", ".flac")
 
 
 def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
@@ -53,7 +53,7 @@ def _read_song(place: Place, _: CorpusConfig) -> Found:
     stems = []
     for label in _STEMS:
         endings = files.get(label, {})
-        path = next((endings[suffix] for suffix in SUFFIXES if suffix in endings), None)
+        path = next((endings[suffix] for suffix in _SUFFIXES if suffix in endings), None)
         if path is None:
             report.leave_out(place.path / f"{label}.wav", "stem whose file is missing")
         elif parts := read_part(path, report):

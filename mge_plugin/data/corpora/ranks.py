@@ -13,7 +13,7 @@ from typing import Any
 from mge_plugin.data.songs import Part, Song, Stem
 from mge_plugin.files import read_index, write_index
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _LOCAL_RANK = ("LOCAL_RANK", "SLURM_LOCALID")  # set by Lightning and torchrun, by SLURM
 _AT_ONCE = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID")  # set where all ranks start together
@@ -38,7 +38,7 @@ def songs_of_first_rank(path: Path) -> list[tuple[Song, ...]] | None:
         if os.getppid() in kept.get("processes", ()):
             return [tuple(map(_song, of_corpus)) for of_corpus in kept["songs"]]
         if time.monotonic() >= end:
-            logger.warning("%s: not written by the first rank, all files are indexed", path)
+            _logger.warning("%s: not written by the first rank, all files are indexed", path)
             return None
         time.sleep(_PAUSE)
 

@@ -172,9 +172,8 @@ class Scanner:
 
         A folder that is there and behind a link is listed by its own name.
         """
-        listed, seen = [], set()
-        folders = [folder]
-        links: list[Path] = []
+        listed: list[tuple[Path, list[Path]]] = []
+        folders, links, seen = [folder], list[Path](), set[Path]()
         while folders or links:
             current = (folders or links).pop(0)
             if (real := current.resolve()) in seen:

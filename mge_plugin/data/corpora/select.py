@@ -8,12 +8,12 @@ from mge_plugin.data.corpora.reader import CorpusConfig, Found, FoundStem, Place
 from mge_plugin.data.songs import IndexReport, Part, Song, Stem
 
 _UNNAMED = ("other", "unknown")  # labels that name no instrument
-MIXTURE = "mixture"  # the one stem's label of a mixture-only song
+_MIXTURE = "mixture"  # the one stem's label of a mixture-only song
 _SHORT = 0.99  # a stem below this share of its song's length is reported: perhaps it was cut off
 _LOSSY = ".mp3"  # encoders and decoders shift it against other formats
 
 
-def label_in_words(labels: Iterable[str], words: Mapping[str, str], config: CorpusConfig) -> str:
+def _label_in_words(labels: Iterable[str], words: Mapping[str, str], config: CorpusConfig) -> str:
     """The prompt's word for a stem's labels: the config's, the reader's or the label itself."""
     mapped = []
     for label in labels:
@@ -31,7 +31,7 @@ def to_song(
         Stem(label, parts, config.query_other or label not in _UNNAMED)
         for stem in found.stems
         if (parts := _kept_parts(place, stem, config))
-        if (label := label_in_words(stem.labels, words, config))
+        if (label := _label_in_words(stem.labels, words, config))
     )
     return Song(place.id, place.path, config.split, stems) if stems else None
 
@@ -64,7 +64,7 @@ def usable_songs(songs: list[Song], config: CorpusConfig, report: IndexReport) -
 
 
 def _mixture(song: Song) -> Song:
-    return replace(song, stems=(Stem(MIXTURE, song.parts, False),), mixture_only=True)
+    return replace(song, stems=(Stem(_MIXTURE, song.parts, False),), mixture_only=True)
 
 
 def _is_used(stem: Stem, config: CorpusConfig) -> bool:

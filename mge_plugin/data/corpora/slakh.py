@@ -34,8 +34,8 @@ from mge_plugin.data.corpora.reader import (
 from mge_plugin.data.songs import IndexReport
 
 _OMITTED = "omitted"
-METADATA = "metadata.yaml"
-SUFFIXES = (".flac", ".wav")
+_METADATA = "metadata.yaml"
+_SUFFIXES = (".flac", ".wav")
 _DRUMS = 128  # Slakh's own program number
 
 # First General MIDI program (0-based) of each label. Slakh's instrument classes are ranges of
@@ -56,7 +56,7 @@ _CLASSES = {
 }
 
 
-def label_of(stem: dict[str, Any]) -> str:
+def _label_of(stem: dict[str, Any]) -> str:
     """The instrument in words, by drum flag, then program, then name of the class."""
     number, name = str(stem.get("program_num")), str(stem.get("inst_class") or "other")
     if str(stem.get("is_drum")).lower() == "true":
@@ -78,7 +78,7 @@ def _find_songs(scanner: Scanner, config: CorpusConfig) -> list[Place]:
         Place(path.name, path, (split,), (*metadata, *scanner.files(path / "stems")))
         for split, folder in folders.items()
         for path in scanner.folders(folder)
-        if (metadata := scanner.file(path / METADATA)) or path.name.startswith("Track")
+        if (metadata := scanner.file(path / _METADATA)) or path.name.startswith("Track")
     ]
     if not any(config.split in place.splits for place in places):
         names = sorted(path.name for path in folders[config.split].iterdir())[:5]
@@ -93,18 +93,18 @@ def _read_song(place: Place, _: CorpusConfig) -> Found:
     `audio_dir` is ignored (it is wrong in some songs): only files in the folder `stems` are found.
     """
     try:
-        metadata = read_yaml(place.path / METADATA)
+        metadata = read_yaml(place.path / _METADATA)
         listed = metadata.get("stems")
         if not isinstance(listed, dict) or not listed:
             raise MetadataError("song whose metadata lists no stems")
     except MetadataError as error:
-        return left_out(place.path / METADATA, str(error))
+        return left_out(place.path / _METADATA, str(error))
     report = IndexReport()
     files = by_name(file for file in place.files if file.parent.name == "stems")
     stems = [
-        FoundStem((label_of(entry),), parts)
+        FoundStem((_label_of(entry),), parts)
         for name, entry in listed.items()
-        if (parts := _read_stem(place.path / METADATA, str(name), entry, files, report))
+        if (parts := _read_stem(place.path / _METADATA, str(name), entry, files, report))
     ]
     return Found(tuple(stems), str(metadata.get("UUID") or ""), report)
 
@@ -116,7 +116,7 @@ def _read_stem(
         report.leave_out(f"{metadata}: {name}", "stem listed without its fields")
         return ()
     found = files.get(plain(name), {})
-    path = next((found[suffix] for suffix in SUFFIXES if suffix in found), None)
+    path = next((found[suffix] for suffix in _SUFFIXES if suffix in found), None)
     if path is None:
         kind = "neither FLAC nor WAV" if found else "not rendered"
         report.leave_out(f"{metadata}: {name}", f"stem listed but {kind}")

@@ -26,7 +26,7 @@ from mge_plugin.data.songs import IndexReport, Part, Song
 
 _SUM_WINDOWS = 3  # spread over a song
 _SUM_SECONDS = 10
-WRONG = "song whose stems do not sum to its mixture"
+_WRONG = "song whose stems do not sum to its mixture"
 
 
 def _file_called(*names: str) -> Callable[[Song], Part | None]:
@@ -46,7 +46,7 @@ _MIXTURES: dict[str, tuple[Callable[[Song], Part | None], float]] = {
 }
 
 
-def check_sums(config: CorpusConfig, cache_folder: Path | None) -> IndexReport:
+def _check_sums(config: CorpusConfig, cache_folder: Path | None) -> IndexReport:
     """Songs of a corpus's split whose stems, with those the config leaves out, do not add up."""
     report = IndexReport()
     if config.type not in _MIXTURES:
@@ -61,7 +61,7 @@ def check_sums(config: CorpusConfig, cache_folder: Path | None) -> IndexReport:
             if mixture is None:
                 report.note(song.path, "song without a mixture to compare with")
             elif wrong := list(_wrong_channels(song, mixture, tolerance)):
-                report.note(f"{song.path} ({', '.join(wrong)})", WRONG)
+                report.note(f"{song.path} ({', '.join(wrong)})", _WRONG)
         except AudioError as error:
             report.note(str(error), "song that could not be compared with its mixture")
     return report
@@ -94,17 +94,17 @@ def _window(song: Song, mixture: Part, start: int) -> tuple[np.ndarray, np.ndarr
 
 
 _WINDOWS = 5  # spread over a stem; silent ones are not used
-SECONDS = 2
+_SECONDS = 2
 _SILENCE = -60.0  # dBFS
 _FRAME = 4096  # samples of a spectrum's frame
 _FLAT = 0.8  # geometric by arithmetic mean of a power spectrum: 1 is white, music far below
 _ALONE = 0.99  # share of the power in one tone and the bins beside it
-NOISE = "stem of nothing but white noise"
-TONE = "stem of one tone for the whole song"
+_NOISE = "stem of nothing but white noise"
+_TONE = "stem of one tone for the whole song"
 _ENOUGH = 2  # windows that sound, needed for a report
 
 
-def check_stems(corpus: Corpus) -> IndexReport:
+def _check_stems(corpus: Corpus) -> IndexReport:
     """Stems of a corpus that are white noise or one tone, or silent in mono, by their files."""
     report = IndexReport()
     parts = [part for song in corpus.songs for part in song.parts]
@@ -124,14 +124,14 @@ def _oddity(spectra: Sequence[np.ndarray]) -> str | None:
     if len(spectra) < _ENOUGH:
         return None
     if all(_flatness(power) > _FLAT for power in spectra):
-        return NOISE
+        return _NOISE
     tones = {_tone(power) for power in spectra}
-    return TONE if len(tones) == 1 and None not in tones else None
+    return _TONE if len(tones) == 1 and None not in tones else None
 
 
 def _spectra(part: Part) -> Iterator[np.ndarray]:
     """Mean power spectra (bin,) of the windows that sound."""
-    frames = SECONDS * part.sample_rate
+    frames = _SECONDS * part.sample_rate
     for start in np.linspace(0, max(0, part.num_frames - frames), _WINDOWS).astype(int):
         audio = read_window(part, int(start), frames).mean(axis=0)
         if rms_db(audio) > _SILENCE:
@@ -201,9 +201,9 @@ def index_config(
         try:
             corpora.append(read_corpus(config, folder))
             if sums:
-                corpora[-1].report.merge(check_sums(config, folder))
+                corpora[-1].report.merge(_check_sums(config, folder))
             if stems:
-                corpora[-1].report.merge(check_stems(corpora[-1]))
+                corpora[-1].report.merge(_check_stems(corpora[-1]))
         except (ConfigError, OSError) as error:
             problems.append(f"datasets: {config.id}: {error}")
     try:

@@ -39,7 +39,7 @@ from mge_plugin.tracks import Track
 
 _SAME = ("autoencoder", "sample_rate", "audio_channels", "ratio", "channels")  # in all folders
 
-Labels = dict[str, tuple[str, ...]]  # by corpus, the labels of its sources
+_Labels = dict[str, tuple[str, ...]]  # by corpus, the labels of its sources
 _Songs = dict[Path, LatentSong]
 
 
@@ -180,7 +180,7 @@ def cut(
     )
     metadata["padding_mask"] = [torch.arange(frames) < kept]
     if song.store.clap is not None:
-        metadata["audio_embedding"] = _embeddings(window, rows, tensors)
+        metadata["audio_embedding"] = _embeddings(window, rows, tensors, song.store.clap.every)
     return rearrange(mean, "k n c -> (k c) n").contiguous(), metadata
 
 
@@ -216,15 +216,12 @@ def _cut_row(
 
 
 def _embeddings(
-    window: Window[LatentSong], rows: Mapping[Track, int | None], tensors: Tensors
+    window: Window[LatentSong], rows: Mapping[Track, int | None], tensors: Tensors, every: float
 ) -> dict[str, Tensor]:
     """Each track's stored audio embedding (width,) nearest to the window in time."""
-    store = window.song.store
-    if store.clap is None:
-        return {}
-    grid = tensors("clap")
+    store, grid = window.song.store, tensors("clap")
     places = grid.get_shape()[1] if hasattr(grid, "get_shape") else grid.shape[1]
-    nearest = round(window.start * store.ratio / store.sample_rate / store.clap.every)
+    nearest = round(window.start * store.ratio / store.sample_rate / every)
     place = min(nearest, places - 1)
     return {
         track.label: (tensors("clap_silence")[:] if row is None else grid[row, place]).float()
@@ -288,7 +285,7 @@ def open_folders(entries: Sequence[LatentsEntry]) -> list[_Songs]:
     return folders
 
 
-def labels_of(songs: Iterable[LatentSong]) -> Labels:
+def labels_of(songs: Iterable[LatentSong]) -> _Labels:
     """By corpus, the labels of its sources, in order."""
     labels: dict[str, set[str]] = defaultdict(set)
     for song in songs:

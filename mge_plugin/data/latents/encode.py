@@ -62,10 +62,10 @@ from mge_plugin.models.checkpoints import (
 )
 from mge_plugin.models.conditioning import TrackConditioner, create_conditioner
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
-BATCH = 32  # windows embedded at a time
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_BATCH = 32  # windows embedded at a time
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _SAME_EMBEDDINGS = ("cache_dir", "ckpt_path")  # options; a file's weights are hashed themselves
 _CONDITIONER = "conditioner."  # how names of its weights begin in a model's checkpoint
 _WHOLE_CONTEXT = 32  # frames of silence around a silent frame where the context is not measured
@@ -95,16 +95,16 @@ class _Grid:
 
     def embed(self, waveforms: Tensor) -> Tensor:
         """(b, channel, sample) to (b, width) float32 on the CPU."""
-        parts = [self._embed(batch) for batch in waveforms.split(BATCH)]
+        parts = [self._embed(batch) for batch in waveforms.split(_BATCH)]
         return torch.cat(parts).float().cpu()
 
     def _embed(self, waveforms: Tensor) -> Tensor:
         examples = [(waveform, self.sample_rate) for waveform in waveforms]
-        embedder: Any = self.conditioner.embedder  # one that embeds audio
+        embedder: Any = self.conditioner.embedder
         return embedder.embed_audio(examples)
 
 
-def create_grid(
+def _create_grid(
     config: Mapping[str, Any], ckpt: Path, every: float, device: torch.device | str = "cpu"
 ) -> _Grid | None:
     """From `model.conditioning` of a model config; None if no conditioner embeds audio.
@@ -127,7 +127,7 @@ def create_grid(
     ((key, conditioner),) = embedders.items()
     entry = next(entry for entry in section["configs"] if entry["id"] == key)
     _load_embedder(conditioner, key, entry, ckpt)
-    rate, fingerprint = config["sample_rate"], embedder_fingerprint(entry, conditioner)
+    rate, fingerprint = config["sample_rate"], _embedder_fingerprint(entry, conditioner)
     return _Grid(conditioner.to(device), fingerprint, every, config["sample_size"], rate)
 
 
@@ -149,7 +149,7 @@ def _load_embedder(conditioner: nn.Module, key: str, entry: Mapping[str, Any], c
         )
 
 
-def embedder_fingerprint(entry: Mapping[str, Any], conditioner: nn.Module) -> str:
+def _embedder_fingerprint(entry: Mapping[str, Any], conditioner: nn.Module) -> str:
     """The same for the same embeddings: a hash of type, options, files' contents and weights."""
     has_weights = bool(conditioner.state_dict())
     ignored = _SAME_EMBEDDINGS if has_weights else _SAME_EMBEDDINGS[:1]
@@ -203,7 +203,7 @@ class _Encoder:
 
     def stored(self, values: Tensor) -> Tensor:
         """In the type that is stored; values that do not fit it raise an error."""
-        kept = values.to(DTYPES[self.info.dtype])
+        kept = values.to(_DTYPES[self.info.dtype])
         if not torch.isfinite(kept).all():
             raise _EncodingError(f"its latents are NaN or too large for {self.info.dtype}")
         return kept.contiguous()
@@ -221,7 +221,8 @@ def _encode_song(
     song: Song, corpus: str, encoder: _Encoder
 ) -> tuple[LatentSong, dict[str, Tensor]]:
     """A song's header and tensors as they are stored, see `mge_plugin.data.latents.store`."""
-    info, grid, sums = encoder.info, encoder.grid, sums_of(song, encoder.partial_sums)
+    info, grid, device = encoder.info, encoder.grid, encoder.device
+    sums = sums_of(song, encoder.partial_sums)
     latents, power, embeddings = [], [], []
     for piece in _ahead(_pieces(song, encoder), encoder):
         chunk, length = piece.chunk, (piece.chunk.last - piece.chunk.first) * info.ratio
@@ -229,22 +230,21 @@ def _encode_song(
         latents.append(encoder.encode(together[..., :length])[:, chunk.kept])
         power.append(_mean_square(piece.stems[..., :length], info.ratio)[:, chunk.kept])
         if grid is not None:
-            starts = piece.window_starts
-            embeddings += [_embed(grid, encoder.device, together, start) for start in starts]
-    header = describe(song, corpus, sums, info)
+            embeddings += [_embed(grid, together, s, device) for s in piece.window_starts]
+    header = _describe(song, corpus, sums, info)
     tensors = {
         "latents": encoder.stored(torch.cat(latents, dim=1)),
         "power": torch.from_numpy(np.concatenate(power, axis=1)),
         "silence": encoder.stored(encoder.silence),
     }
     if grid is not None:
-        silence = _embed(grid, encoder.device, np.zeros_like(together[:1]), 0)[0]
         tensors["clap"] = encoder.stored(torch.stack(embeddings, dim=1))
-        tensors["clap_silence"] = encoder.stored(silence)
+        silence = np.zeros_like(together[:1])
+        tensors["clap_silence"] = encoder.stored(_embed(grid, silence, 0, device)[0])
     return header, tensors
 
 
-def describe(song: Song, corpus: str, sums: tuple[Sum, ...], info: StoreInfo) -> LatentSong:
+def _describe(song: Song, corpus: str, sums: tuple[Sum, ...], info: StoreInfo) -> LatentSong:
     """A song's header."""
     stems = tuple(
         LatentStem(stem.label, relative_path(song, stem.path), stem.queryable)
@@ -256,7 +256,7 @@ def describe(song: Song, corpus: str, sums: tuple[Sum, ...], info: StoreInfo) ->
         song.split,
         str(song.path),
         song.seconds,
-        frames_of(song, info),
+        _frames_of(song, info),
         stems,
         sums,
         content_of(song),
@@ -265,7 +265,7 @@ def describe(song: Song, corpus: str, sums: tuple[Sum, ...], info: StoreInfo) ->
     )
 
 
-def frames_of(song: Song, info: StoreInfo) -> int:
+def _frames_of(song: Song, info: StoreInfo) -> int:
     """Latent frames of a song; after its end the last one is silent."""
     return max(1, -(-song.samples(info.sample_rate) // info.ratio))
 
@@ -285,19 +285,18 @@ def _mean_square(stems: np.ndarray, ratio: int) -> np.ndarray:
 def _pieces(song: Song, encoder: _Encoder) -> Iterator[Callable[[], _Piece]]:
     """Functions that read the pieces of a song."""
     info, grid = encoder.info, encoder.grid
-    frames = frames_of(song, info)
+    frames = _frames_of(song, info)
     starts = [] if grid is None else grid.starts(song.samples(info.sample_rate))
     for chunk in cover(frames, encoder.chunk or frames, encoder.context):
         begin, end = chunk.begin * info.ratio, chunk.end * info.ratio
-        yield partial(_read, song, encoder, chunk, [s for s in starts if begin <= s < end])
+        inside = [start for start in starts if begin <= start < end]
+        last = inside[-1] + grid.samples if grid is not None and inside else 0
+        yield partial(_read, song, info, chunk, inside, last)
 
 
-def _read(song: Song, encoder: _Encoder, chunk: Chunk, starts: list[int]) -> _Piece:
+def _read(song: Song, info: StoreInfo, chunk: Chunk, starts: list[int], embedded: int) -> _Piece:
     """A piece with its stems, as far as encoder and embedder need them."""
-    info = encoder.info
-    first, last = chunk.first * info.ratio, chunk.last * info.ratio
-    if starts and encoder.grid is not None:
-        last = max(last, starts[-1] + encoder.grid.samples)
+    first, last = chunk.first * info.ratio, max(chunk.last * info.ratio, embedded)
     form = Format(info.sample_rate, last - first, info.audio_channels)
     stems = np.stack([stem_window(stem, first, form) for stem in song.stems])
     return _Piece(chunk, stems, [start - first for start in starts])
@@ -312,11 +311,10 @@ def _ahead(readers: Iterator[Callable[[], _Piece]], encoder: _Encoder) -> Iterat
         yield piece
 
 
-def _embed(grid: _Grid, device: str | torch.device, together: np.ndarray, start: int) -> Tensor:
+def _embed(grid: _Grid, together: np.ndarray, start: int, device: torch.device) -> Tensor:
     """Embeddings (sum, width) of the window at `start`, silent after the end."""
-    samples = grid.samples
-    windows = together[..., start : start + samples]
-    missing = samples - windows.shape[-1]
+    windows = together[..., start : start + grid.samples]
+    missing = grid.samples - windows.shape[-1]
     windows = np.pad(windows, ((0, 0), (0, 0), (0, missing)))
     return grid.embed(torch.from_numpy(windows).to(device))
 
@@ -411,7 +409,7 @@ def read_corpora(path: Path) -> list[Corpus]:
     except ConfigError as error:
         raise ConfigError(*(f"{path}: {problem}" for problem in error.problems)) from error
     if config.augment != AugmentConfig():
-        logger.warning("%s: augment is ignored, latents cannot be augmented", path)
+        _logger.warning("%s: augment is ignored, latents cannot be augmented", path)
     return index_corpora(config.datasets, cache_folder(config.index_cache))
 
 
@@ -422,7 +420,7 @@ def create_encoder(
     pretransform = open_autoencoder(config, ckpt)
     identity = fingerprint(autoencoder_section(config), pretransform.model)
     pretransform = pretransform.to(device)
-    grid = create_grid(config, ckpt, settings.clap_every, device) if settings.clap else None
+    grid = _create_grid(config, ckpt, settings.clap_every, device) if settings.clap else None
     context = measure_context(pretransform) if settings.chunk else _WHOLE_CONTEXT
     silence = silent_frame(pretransform, context, settings.posterior == "full")
     ratio, rate = pretransform.downsampling_ratio, config["sample_rate"]
@@ -508,7 +506,7 @@ def _is_present(path: Path, song: Song, encoder: _Encoder) -> bool | None:
     try:
         header = read_header(path)
     except LatentsError as error:
-        logger.warning("encoded again: %s", error)
+        _logger.warning("encoded again: %s", error)
         return False
     found = (header.store, header.content, header.sums)
     return found == (encoder.info, content_of(song), sums_of(song, encoder.partial_sums))

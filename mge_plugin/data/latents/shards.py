@@ -40,8 +40,8 @@ from mge_plugin.data.order import Item, ItemLoader, rank_and_ranks, worker_optio
 from mge_plugin.data.triplets import Format
 from mge_plugin.files import remove_abandoned, write_json, written_whole
 
-MEGABYTE = 1_000_000
-ALLOW_PIPE = "MGE_ALLOW_PIPE"  # an environment variable; 1: shards may be commands of a shell
+_MEGABYTE = 1_000_000
+_ALLOW_PIPE = "MGE_ALLOW_PIPE"  # an environment variable; 1: shards may be commands of a shell
 _INDEX = "index.json"
 _BLOCK = 4096  # delays drawn at a time
 _is_local = re.compile(r"(?!pipe:|\w[\w+.-]+:)").match
@@ -63,7 +63,7 @@ def write_shards(store: Store, megabytes: int) -> list[Path]:
     written: dict[Path, _Headers] = {}
     for split in sorted({song.split for song in songs.values()}):
         paths = [path for path, song in songs.items() if song.split == split]
-        for number, part in enumerate(_by_size(paths, megabytes * MEGABYTE)):
+        for number, part in enumerate(_by_size(paths, megabytes * _MEGABYTE)):
             shard = folder / f"{safe_name(split)}-{number:06}.tar"
             written[shard] = [songs[path] for path in part]
             _write_shard(shard, {path: songs[path] for path in part})
@@ -107,10 +107,10 @@ def shard_urls(entries: Iterable[LatentsEntry]) -> list[str]:
             f"datasets: {len(missing)} of {len(urls)} shards are not there, e.g. {missing[0]}"
         )
     commands = [url for url in urls if not _is_local(url) and not _is_safe(url)]
-    if commands and os.environ.get(ALLOW_PIPE) != "1":
+    if commands and os.environ.get(_ALLOW_PIPE) != "1":
         raise ConfigError(
-            f"datasets: {commands[0]!r} would run in a shell; set {ALLOW_PIPE}=1 if you trust this "
-            "dataset config"
+            f"datasets: {commands[0]!r} would run in a shell; set {_ALLOW_PIPE}=1 if you trust "
+            "this dataset config"
         )
     return urls
 
@@ -160,9 +160,9 @@ class _ShardStream(IterableDataset):
         batch = self.position // (self.batch_size * self.ranks)
         stream = (batch + (info.id if info else 0)) % self.workers
         place = self.rank * self.workers + stream
+        seed: tuple[int, ...]
         if self.headers is None:
-            seed: tuple[int, ...] = (self.config.seed, self.position)
-            done = 0
+            seed, done = (self.config.seed, self.position), 0
         else:
             seed, done = (self.config.seed,), len(range(stream, batch, self.workers))
         delays = _Delays((*seed, place), self.config.shuffle_buffer)
@@ -195,7 +195,7 @@ class _ShardStream(IterableDataset):
     ) -> Item:
         rng, labels = np.random.default_rng(draws), self.labels[song.corpus]
         frames = self.form.samples // song.store.ratio
-        return cut_item(song, lambda name: tensors[name], self.config, frames, labels, rng)
+        return cut_item(song, tensors.__getitem__, self.config, frames, labels, rng)
 
     def _count(self, song: LatentSong) -> int:
         """Windows of a song: as many as fit, one of a shorter song."""
@@ -294,7 +294,7 @@ def _scan(shard: Path) -> _Headers:
     try:
         with tarfile.open(shard) as tar:
             members = [member for member in tar if member.name.endswith(".json")]
-            files = [file for member in members if (file := tar.extractfile(member)) is not None]
-            return [LatentSong.from_json(file.read()) for file in files]
+            files = (tar.extractfile(member) for member in members)
+            return [LatentSong.from_json(file.read()) for file in files if file is not None]
     except (tarfile.TarError, ValueError, OSError) as error:
         raise LatentsError(f"not a shard of latents ({error})", shard) from error

@@ -23,12 +23,12 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -48,7 +48,7 @@ from mge_plugin.files import (
     write_json,
 )
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _FORMAT = 1  # of the files; another number cannot be read
 _HEADER = "mge_latents"  # the key of the header's metadata
@@ -56,12 +56,7 @@ _ENDING = ".safetensors"
 _THREADS = 8  # headers read at a time: on a network disk each waits
 
 Sum = tuple[int, ...]  # numbers of stems
-
-
-class Tensors(Protocol):
-    """Returns a tensor by name, or an object that can be sliced without reading all of it."""
-
-    def __call__(self, name: str) -> Any: ...
+Tensors = Callable[[str], Any]  # a tensor by name, or what can be sliced without reading all
 
 
 class LatentsError(ValueError):
@@ -287,11 +282,15 @@ class Store:
         files = sorted(self.root.glob(f"*/*/*{_ENDING}"))
         paths = {path.relative_to(self.root).as_posix(): path for path in files}
         stamps = {name: stamp(path)[:2] for name, path in paths.items()}
-        known = {name: _remembered(remembered.get(name), stamps[name]) for name in paths}
-        new = [name for name, song in known.items() if song is None]
+        known = {
+            name: song
+            for name in paths
+            if (song := _remembered(remembered.get(name), stamps[name])) is not None
+        }
+        new = [name for name in paths if name not in known]
         with ThreadPoolExecutor(_THREADS) as pool:
-            read = dict(zip(new, pool.map(read_header, map(paths.__getitem__, new)), strict=True))
-        songs = {name: song or read[name] for name, song in known.items()}
+            known |= zip(new, pool.map(read_header, map(paths.__getitem__, new)), strict=True)
+        songs = {name: known[name] for name in paths}
         if new or len(remembered) > len(paths):
             entries = {n: {"stamp": stamps[n], "song": song.to_json()} for n, song in songs.items()}
             write_index(index, entries)

@@ -8,7 +8,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.corpora.folder import label_of
+from mge_plugin.data.corpora.folder import _label_of
 from mge_plugin.data.dataset import create_mge_dataloader
 from mge_plugin.tracks import Track
 
@@ -27,7 +27,7 @@ RATE = 16_000
     ],
 )
 def test_a_files_name_is_its_label_without_numbers_around_it(name, label):
-    assert label_of(name) == label
+    assert _label_of(name) == label
 
 
 def test_songs_are_folders_with_audio_at_any_depth(index, write, tmp_path, labels):

@@ -6,14 +6,14 @@ import soundfile as sf
 
 from mge_plugin.data.corpora.index import read_corpus
 from mge_plugin.data.corpora.reader import CorpusConfig
-from mge_plugin.data.corpora.verify import NOISE, TONE, check_stems
+from mge_plugin.data.corpora.verify import _NOISE, _TONE, _check_stems
 
 RATE = 16_000
-SECONDS = 12
+_SECONDS = 12
 
 
 def time():
-    return np.arange(SECONDS * RATE) / RATE
+    return np.arange(_SECONDS * RATE) / RATE
 
 
 def tone(hertz):
@@ -37,26 +37,26 @@ def odd(tmp_path):
         sf.write(folder / "odd.wav", audio, RATE)
         sf.write(folder / "piano.wav", melody(), RATE)
         corpus = read_corpus(CorpusConfig("c", str(tmp_path / "corpus"), type="folder"))
-        return check_stems(corpus).odd, str(folder / "odd.wav")
+        return _check_stems(corpus).odd, str(folder / "odd.wav")
 
     return check
 
 
 @pytest.mark.parametrize("resting", [False, True])
 def test_white_noise_is_told(odd, resting):
-    noise = np.random.default_rng(0).uniform(-0.3, 0.3, SECONDS * RATE)
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, _SECONDS * RATE)
     noise[: 7 * RATE if resting else 0] = 0
     found, path = odd(noise)
-    assert found == {NOISE: [path]}
+    assert found == {_NOISE: [path]}
 
 
 def test_one_tone_for_the_whole_song_is_told(odd):
     found, path = odd(tone(440))
-    assert found == {TONE: [path]}
+    assert found == {_TONE: [path]}
 
 
 def test_music_is_not(odd):
-    drums = np.random.default_rng(0).standard_normal(SECONDS * RATE)
+    drums = np.random.default_rng(0).standard_normal(_SECONDS * RATE)
     drums *= 0.2 * np.exp(-8 * (time() % 0.5))
     drums = np.convolve(drums, np.ones(8) / 8, "same")
     assert odd(drums)[0] == {}
@@ -68,4 +68,4 @@ def test_another_tone_every_few_seconds_is_not(odd):
 
 
 def test_silence_is_not(odd):
-    assert odd(np.zeros(SECONDS * RATE))[0] == {}
+    assert odd(np.zeros(_SECONDS * RATE))[0] == {}

@@ -5,7 +5,7 @@ import pytest
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.corpora.reader import CorpusConfig
-from mge_plugin.data.corpora.select import label_in_words
+from mge_plugin.data.corpora.select import _label_in_words
 from mge_plugin.data.triplets import Format, SourceConfig, draw_window, make_triplet
 from mge_plugin.tracks import Track
 
@@ -27,7 +27,7 @@ CONFIG = CorpusConfig("c", "p", label_map={"vox": "vocals", "keyboards": "synth"
     ],
 )
 def test_the_config_goes_before_the_readers_words_before_the_label(labels, word):
-    assert label_in_words(labels, {"other_keys": "keyboards"}, CONFIG) == word
+    assert _label_in_words(labels, {"other_keys": "keyboards"}, CONFIG) == word
 
 
 @pytest.fixture

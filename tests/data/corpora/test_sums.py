@@ -6,7 +6,7 @@ import soundfile as sf
 
 from mge_plugin.config import parse_section
 from mge_plugin.data.corpora.reader import CorpusConfig
-from mge_plugin.data.corpora.verify import WRONG, check_sums
+from mge_plugin.data.corpora.verify import _WRONG, _check_sums
 
 RATE = 16_000
 STEMS = ("drums", "bass", "other", "vocals")
@@ -16,7 +16,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 def check():
     def run(kind, path, **keys):
         entry = {"id": "c", "type": kind, "path": str(path)} | keys
-        return check_sums(parse_section(CorpusConfig, entry, "d"), None).odd
+        return _check_sums(parse_section(CorpusConfig, entry, "d"), None).odd
 
     return run
 
@@ -43,7 +43,7 @@ def song(tmp_path, noise):
 def test_only_the_channel_that_differs_is_named(song, check, tmp_path):
     song("fine")
     folder = song("wrong", left=0.1)
-    (wrong,) = check("musdb18_hq", tmp_path)[WRONG]
+    (wrong,) = check("musdb18_hq", tmp_path)[_WRONG]
     assert wrong == f"{folder} (channel 1: -10 dB)"  # 0.1 / sqrt(2) beside 0.21
 
 
@@ -77,11 +77,11 @@ def test_slakhs_mixture_is_the_sum_at_one_rate(check, slakh, two, noise):
 
 def test_a_broken_stem_is_told(song, check, tmp_path):
     (song("a") / "bass.wav").write_bytes(b"")
-    assert list(check("musdb18_hq", tmp_path)) == [WRONG]
+    assert list(check("musdb18_hq", tmp_path)) == [_WRONG]
 
 
 def test_the_streams_of_a_container_are_compared_with_the_first(check, write_mp4, tmp_path):
     path = tmp_path / "train" / "a.stem.mp4"
     write_mp4(path, samples=8000)  # five sines: the first is no sum of the others
-    (wrong,) = check("musdb18", tmp_path)[WRONG]
+    (wrong,) = check("musdb18", tmp_path)[_WRONG]
     assert wrong.startswith(f"{path} (channel 1: ") and "channel 2: " in wrong

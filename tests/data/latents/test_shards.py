@@ -17,7 +17,7 @@ from tests.data.latents.handmade import CHANNELS, FRAMES, make_info, make_song, 
 @pytest.fixture
 def shards(store, config, monkeypatch):
     """Six songs in shards of one song each, and a config that reads them."""
-    monkeypatch.setattr("mge_plugin.data.latents.shards.MEGABYTE", 1)
+    monkeypatch.setattr("mge_plugin.data.latents.shards._MEGABYTE", 1)
     for number in range(3):
         write(store, *make_song(f"more {number}", 24))
     written = write_shards(store, 1)
@@ -70,11 +70,11 @@ def test_the_same_songs_give_the_same_shards_and_old_ones_are_removed(store, sha
 def test_a_shard_begins_when_the_one_before_is_full(store, shards, monkeypatch):
     assert len(shards) == 6
     sizes = [path.stat().st_size for path in store.songs()]
-    monkeypatch.setattr("mge_plugin.data.latents.shards.MEGABYTE", sizes[0] + sizes[1])
+    monkeypatch.setattr("mge_plugin.data.latents.shards._MEGABYTE", sizes[0] + sizes[1])
     written = write_shards(store, 1)
     with tarfile.open(written[0]) as tar:
         assert len(tar.getnames()) == 2 * 2
-    monkeypatch.setattr("mge_plugin.data.latents.shards.MEGABYTE", sum(sizes) + 1)
+    monkeypatch.setattr("mge_plugin.data.latents.shards._MEGABYTE", sum(sizes) + 1)
     assert len(write_shards(store, 1)) == 1
 
 
