@@ -58,7 +58,7 @@ def _comments(cls: type) -> dict[str, str]:
 def _type(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _type(next(a for a in arguments if a is not type(None)))
+        return " or ".join(_type(a) for a in arguments if a is not type(None))
     if origin is typing.Literal:
         return " or ".join(f"`{name}`" for name in arguments)
     if origin is tuple:
