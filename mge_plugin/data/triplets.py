@@ -114,7 +114,7 @@ class _AnySong(Protocol):
     def seconds(self) -> float: ...
 
 
-_S = TypeVar("S", bound=_AnySong)
+_S = TypeVar("_S", bound=_AnySong)
 
 
 @dataclass(frozen=True)
