@@ -177,7 +177,7 @@ def reports(work: Iterator[Any], skipped: int) -> Iterator[list]:
             if isinstance(news, Step):
                 latest = news.picture or latest
                 text = f"{_STAGES[news.stage]}: step {news.done} of {news.total}"
-                if news.seconds_left is not None:
+                if news.seconds_left:
                     text += f", about {format_length(news.seconds_left)} left"
                 yield [gr.skip(), progress(news.done, news.total, text, latest), *rest]
             else:

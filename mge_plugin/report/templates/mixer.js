@@ -22,7 +22,7 @@
     .bar { display: flex; flex-wrap: wrap; gap: 0.4rem; align-items: center; margin-bottom: 0.5rem; }
     button, a.button { font: inherit; font-size: 0.85rem; min-height: 2rem; min-width: 2rem; padding: 0.2rem 0.6rem;
       color: var(--ink); background: var(--card); border: 1px solid var(--soft); border-radius: 0.4rem; cursor: pointer;
-      text-decoration: none; display: inline-grid; place-items: center; }
+      text-decoration: none; white-space: nowrap; display: inline-grid; place-items: center; }
     button[aria-pressed="true"], .play { background: var(--accent); color: var(--on-accent); border-color: var(--accent); }
     button:disabled { opacity: 0.5; cursor: default; }
     .clock { min-width: 8.5em; }
@@ -33,8 +33,8 @@
     .head strong, .head h3 { font-size: 1rem; margin: 0; }
     .head p, .head q { color: var(--soft); }
     .head .over { color: var(--over); }
-    .controls { display: flex; gap: 0.3rem; align-items: center; margin-top: 0.3rem; }
-    .controls input { flex: 1; min-width: 3rem; accent-color: var(--accent); }
+    .controls { display: flex; flex-wrap: wrap; gap: 0.3rem; align-items: center; margin-top: 0.3rem; }
+    .controls input { flex: 1 1 5rem; min-width: 5rem; accent-color: var(--accent); }
     .controls output { min-width: 4.6em; text-align: right; }
     .plot { position: relative; min-height: 5rem; overflow: hidden; background: #000004; border-radius: 0.3rem;
       cursor: crosshair; touch-action: pan-y; user-select: none; }
