@@ -48,8 +48,7 @@ def test_the_table_has_the_shares_under_each_threshold(gate):
 def test_scores_are_the_gates(gate, tmp_path):
     """The mixture itself is wholly there; silence and what is not heard in it are not."""
     heard = {"value": 0.5}
-    engine = types.SimpleNamespace(similarity=lambda task, prompt, audio: heard["value"])
-    pipeline = types.SimpleNamespace(engine=engine)
+    pipeline = types.SimpleNamespace(similarity=lambda task, prompt, audio: heard["value"])
     noise = 0.1 * np.random.default_rng(0).standard_normal((1, 8000)).astype(np.float32)
     same, silent = segment("0", "bass"), segment("1", "bass", absent=True)
     for one, source in ((same, noise), (silent, 0 * noise)):

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from mge_plugin.inference.pipeline import Pipeline
-from mge_plugin.inference.request import Sampling
+from mge_plugin.inference.request import Finish, Sampling
 from mge_plugin.inference.sampling import linear_schedule
 from mge_plugin.models.dit import TimestepFeatures
 from mge_plugin.models.given import Given
@@ -143,11 +143,14 @@ def tiny_model():
 def test_the_whole_pipeline_runs_on_a_halved_model(tiny_model, dtype, bound):
     """As SAT's interface halves it: autoencoder and all, on the CPU too."""
     audio = 0.1 * np.random.default_rng(0).standard_normal((1, 8192)).astype(np.float32)
-    sampling = Sampling(steps=4, refine="none")
+    sampling = Sampling.paper(steps=4)
 
     def extract(model):
         pipeline = Pipeline(model, sample_size=8192, channels=1, device="cpu")
-        return pipeline.extract(audio, 16000, "the sound of the bass", sampling).audio["source"]
+        made = pipeline.extract(
+            (audio, 16000), "the sound of the bass", sampling=sampling, finish=Finish("none")
+        )
+        return made.audio["bass"]
 
     expected = extract(tiny_model)
     source = extract(tiny_model.to(dtype))
