@@ -9,7 +9,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from einops import rearrange
-from pytorch_lightning.callbacks import ModelCheckpoint
 from stable_audio_tools.training.diffusion import DiffusionCondTrainingWrapper
 from torch import Tensor
 from torch.distributed.fsdp.wrap import wrap
@@ -199,12 +198,8 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Which checkpoints are kept, beside the trainer's own ModelCheckpoint."""
-        callbacks: list[pl.Callback] = []
-        if self.config.keep_last is not None:
-            callbacks.append(_KeepLast(self.config.keep_last))
-        if self.config.keep_best:
-            callbacks.append(_BestCheckpoint(self.config.keep_best))
-        return callbacks
+        kept = self.config.keep_last, self.config.keep_best
+        return [_KeptCheckpoints(*kept)] if any(kept) else []
 
     def on_train_start(self) -> None:
         """Refuse to train on an autoencoder whose weights are still the random initial ones."""
@@ -234,44 +229,39 @@ class MGETrainingWrapper(DiffusionCondTrainingWrapper):
             loader.seek(self.items_seen, batches_in_epoch(checkpoint))
 
 
-class _KeepLast(pl.Callback):
-    """Delete all but the newest checkpoints of the trainer's own ModelCheckpoint."""
+class _KeptCheckpoints(pl.Callback):
+    """Delete old checkpoints of the trainer's own ModelCheckpoint, and keep the best ones too."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, last: int | None, best: int) -> None:
+        self.last, self.best = last, best
         self.paths: list[str] = []
+        self.losses: dict[str, float] = {}  # by path, of the best checkpoints
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        saver = next((c for c in trainer.checkpoint_callbacks if type(c) is ModelCheckpoint), None)
-        newest = saver.best_model_path if saver is not None else ""
-        if newest and newest not in self.paths:
+        newest = getattr(trainer.checkpoint_callback, "best_model_path", None)
+        if self.last and newest and newest not in self.paths:
             self.paths.append(newest)
-        while len(self.paths) > self.count:
-            trainer.strategy.remove_checkpoint(self.paths.pop(0))
+            while len(self.paths) > self.last:
+                trainer.strategy.remove_checkpoint(self.paths.pop(0))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if not self.best or folder is None or trainer.sanity_checking:
+            return
+        path = f"{folder}/best-step={trainer.global_step}.ckpt"
+        losses = self.losses | {path: float(trainer.callback_metrics["val/loss"])}
+        best = dict(sorted(losses.items(), key=lambda item: item[1])[: self.best])
+        self.losses = best
+        if path in best:
+            trainer.save_checkpoint(path)
+        for other in losses.keys() - best.keys() - {path}:
+            trainer.strategy.remove_checkpoint(other)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"paths": self.paths}
+        return {"paths": self.paths, "losses": self.losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.paths = list(state_dict["paths"])
-
-
-class _BestCheckpoint(ModelCheckpoint):
-    """The checkpoints with the lowest validation losses, beside the others."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(
-            monitor="val/loss",
-            save_top_k=count,
-            filename="best-{step}-{val/loss:.4f}",
-            auto_insert_metric_name=False,
-        )
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write to the folder of the trainer's own checkpoints."""
-        others = (c for c in trainer.checkpoint_callbacks if type(c) is ModelCheckpoint)
-        self.dirpath: Any = self.dirpath or next((c.dirpath for c in others), None)
-        super().setup(trainer, pl_module, stage)
+        self.paths, self.losses = [*state_dict["paths"]], {**state_dict["losses"]}
 
 
 def _unwrapped(reals: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def test_weights_come_from_a_file(embedder, tmp_path):
         TextAudioConfig(ckpt_path=str(path), channels=8, bands=16, words=64), width=12
     )
     torch.testing.assert_close(opened.embed_text(["bass"]), embedder.embed_text(["bass"]))
-    with pytest.raises(CheckpointError, match="does not fit mge_text_audio"):
+    with pytest.raises(CheckpointError, match="does not fit"):
         open_text_audio(TextAudioConfig(ckpt_path=str(path)), width=12)
 
 
