@@ -91,7 +91,8 @@ def test_the_script_sees_what_python_would_show_it(show, tmp_path):
     assert seen["file"] == str(show)
     assert seen["path0"] == str(show.parent)
     assert seen["spec"] == "mge_plugin.__main__"
-    assert seen["in"] == {"create_model_from_config": True}
+    assert seen["in"]["create_model_from_config"]
+    assert all(seen["in"].values())
 
 
 def test_mge_run_is_the_same(show, tmp_path):
