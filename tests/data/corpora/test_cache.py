@@ -47,6 +47,14 @@ def test_a_second_run_opens_no_file_and_finds_the_same(index, songs, tmp_path, o
     assert opened == [] and second == first
 
 
+def _replace_under_old_time(path, write):
+    """Another rate and as many bytes, with the time of the file before."""
+    status = path.stat()
+    write(path, 800, 8000)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+
+
 def test_only_songs_that_changed_are_read_again(index, songs, tmp_path, opened, write):
     cache = tmp_path / "cache"
     index("folder", songs, cache)
@@ -55,6 +63,7 @@ def test_only_songs_that_changed_are_read_again(index, songs, tmp_path, opened, 
         "b": lambda: write(songs / "b" / "piano.wav"),
         "c": lambda: os.utime(songs / "c" / "drums.wav", ns=(1, 1)),
         "d": lambda: [write(songs / "d" / f"{name}.wav") for name in ("x", "y")],
+        "a again": lambda: _replace_under_old_time(songs / "a" / "bass.wav", write),
     }
     for name, change in changes.items():
         opened.clear()

@@ -66,7 +66,7 @@ def test_train_is_all_of_its_folder_and_musdbs_own_division_can_be_asked_for(
     corpus = index(kind, packed if kind == "musdb18" else hq, split=split)
     assert [song.id for song in corpus.songs] == songs
     assert {song.split for song in corpus.songs} == {split}
-    with pytest.raises(ConfigError, match=r"split: unknown value 'valid', did you mean 'valida"):
+    with pytest.raises(ConfigError, match=r"split: unknown value 'valid', known: test, train"):
         index(kind, packed, split="valid")
 
 

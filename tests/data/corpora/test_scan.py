@@ -1,5 +1,7 @@
 """Links and companions: what lies in a corpus, and what only seems to."""
 
+import os
+
 import pytest
 
 TWO = ("a", "b")
@@ -56,3 +58,32 @@ def test_stems_of_slakh_behind_a_link_that_leads_out_are_left_out(index, slakh, 
     corpus = index("slakh", slakh.root)
     assert len(corpus.songs[0].stems) == 2
     assert set(corpus.report.left_out) == {OUT, "stem listed but not rendered"}
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_folders_that_link_to_each_other_end_and_each_song_comes_once(
+    index, write, tmp_path, labels, follow_links
+):
+    for name in ("a", "b"):
+        for stem in TWO:
+            write(tmp_path / name / "song" / f"{stem}.wav")
+    for name, other in (("a", "b"), ("b", "a")):
+        for link in ("l1", "l2"):
+            (tmp_path / name / link).symlink_to(tmp_path / other)
+    corpus = index("folder", tmp_path, follow_links=follow_links)
+    assert labels(corpus) == {"a/song": ["a", "b"], "b/song": ["a", "b"]}
+
+
+def test_pipes_are_left_out_and_do_not_block(index, song, labels):
+    os.mkfifo(song / "pipe.wav")
+    corpus = index("folder", song.parent)
+    assert labels(corpus) == {"song": ["a", "b"]}
+    assert corpus.report.left_out == {"pipe, socket or device": [str(song / "pipe.wav")]}
+
+
+def test_metadata_that_is_a_pipe_is_left_out(index, slakh, two):
+    slakh.song("T1", two)
+    folder = slakh.song("T2", two)
+    (folder / "metadata.yaml").unlink()
+    os.mkfifo(folder / "metadata.yaml")
+    assert [song.id for song in index("slakh", slakh.root).songs] == ["T1"]
