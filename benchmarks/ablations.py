@@ -33,10 +33,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mge_plugin.cli.evaluate import LABELS
 from mge_plugin.config import ConfigError, read_json
 from mge_plugin.data.corpora.verify import index_config
 from mge_plugin.data.triplets import Format, SourceConfig
+from mge_plugin.demo import INSTRUMENTS
 from mge_plugin.devices import pick
 from mge_plugin.evaluation.metrics import interval, open_embedding
 from mge_plugin.evaluation.report import Cell, table
@@ -433,7 +433,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         add("--dataset-config", type=Path, required=True, help="the test set")
         add("--out", type=Path, required=True, help="folder for the results")
         add("--segments", type=int, default=12, help="windows of each label")
-        add("--label", nargs="+", default=LABELS, help="instruments")
+        add("--label", nargs="+", default=INSTRUMENTS, help="instruments")
         add("--calls", type=int, default=40, help="of the network by DDIM and by RePaint")
         add("--batch", type=int, default=8, help="windows at a time")
         add("--seed", type=int, default=0, help="of windows, noise and weights")
