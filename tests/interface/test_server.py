@@ -1,10 +1,10 @@
 """The page as it is served: nothing without a login, no file that Gradio did not receive."""
 
 import json
-import re
 import urllib.error
 import urllib.parse
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -61,9 +61,27 @@ def test_nothing_is_served_without_a_login(guarded, client):
 
 
 def test_a_login_opens_a_track_that_no_one_else_gets(guarded, client, song_file):
-    path, _ = client.predict(**generation(client, inpaint_audio=handle_file(str(song_file))))
+    given = handle_file(str(song_file))
+    _, path, _ = client.predict(
+        "The sound of the bass", inpaint_audio=given, steps=2, api_name="/generate"
+    )
     assert Path(path).read_bytes()[:4] == b"RIFF"
     assert status(f"{guarded}/gradio_api/file={urllib.parse.quote(path)}") == 401
+
+
+def test_stems_over_the_api_are_a_zip_with_all_tracks(client, song_file):
+    result = client.predict(
+        task="extract",
+        given=handle_file(str(song_file)),
+        prompts="bass",
+        steps=2,
+        api_name="/stems",
+    )
+    (archive,) = [Path(value) for value in result if str(value).endswith(".zip")]
+    names = zipfile.ZipFile(archive).namelist()
+    assert names == [f"{song_file.stem}_{n}.wav" for n in ("mixture", "bass", "residual")] + [
+        "info.json"
+    ]
 
 
 @pytest.mark.parametrize("name", ["/generate", "/stems"])
@@ -87,23 +105,29 @@ def test_a_path_that_gradio_did_not_receive_is_not_opened(guarded, client, song_
     assert "event: complete" not in answer
 
 
-def test_an_error_is_a_sentence_over_the_api_too(client):
-    with pytest.raises(Exception, match="add: needs the submixture as the Inpaint audio"):
-        client.predict(**generation(client, prompt="add: bass"))
+@pytest.mark.parametrize(
+    ("name", "values", "named"),
+    [
+        ("/generate", {"prompt": "add: bass"}, "Inpaint audio"),
+        ("/stems", {"prompts": "bass"}, "mixture"),
+        ("/stems", {"steps": "many"}, "steps"),
+        ("/stems", {"steps": 10**9}, "steps"),
+        ("/stems", {"task": "generate", "seconds": 1e9}, "seconds"),
+        ("/stems", {"task": "sing"}, "task"),
+        ("/stems", {"eta": [1]}, "eta"),
+    ],
+)
+def test_an_error_over_the_api_names_what_is_wrong(client, name, values, named):
+    with pytest.raises(Exception, match=named):
+        client.predict(**values, api_name=name)
 
 
-def generation(client, prompt="bass", inpaint_audio=None):
-    """Arguments of a call of the Generation tab, few steps, the defaults of the page else."""
-    parameters = client.view_api(return_format="dict")["named_endpoints"]["/generate"]["parameters"]
-    call = {"api_name": "/generate"}
-    for parameter in parameters:
-        if not parameter["parameter_has_default"]:
-            call[parameter["parameter_name"]] = None
-        label = parameter["label"]
-        if label == "Steps":
-            call[parameter["parameter_name"]] = 2
-        if label == "Inpaint audio":
-            call[parameter["parameter_name"]] = inpaint_audio
-    first = parameters[0]["parameter_name"]
-    assert re.match(r"param_\d+|prompt", first)
-    return call | {first: prompt}
+def test_a_file_over_the_limit_is_not_taken(guarded):
+    body = b"--x\r\nContent-Disposition: form-data; name=files; filename=a.wav\r\n\r\n"
+    body += bytes(3_000_000) + b"\r\n--x--\r\n"
+    call = urllib.request.Request(
+        f"{guarded}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        logged_in(guarded).open(call, timeout=60)
+    assert caught.value.code == 413
