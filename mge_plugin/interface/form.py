@@ -16,7 +16,7 @@ import gradio as gr
 from mge_plugin.inference.pipeline import Pipeline
 from mge_plugin.inference.request import Finish, Keep, Request, Sampling
 from mge_plugin.inference.sampling import sampler_names
-from mge_plugin.interface.media import HIDDEN, PLAYER, read_upload
+from mge_plugin.interface.media import PLAYER, QUIET, read_upload
 from mge_plugin.prompts import Prompt, label_prompt
 from mge_plugin.tracks import TASKS
 
@@ -76,9 +76,7 @@ def build(pipeline: Pipeline) -> Fields:
     names = list(presets(pipeline.sampling))
     fields["preset"] = gr.Radio(names, value=names[0], label="Quality", elem_id="mge-preset")
     chosen = [fields[name] for name in ("given", "songs", "seconds", "new_prompt")]
-    fields["task"].change(
-        _choose, [fields["task"]], [explanation, *chosen], show_progress="hidden", **HIDDEN
-    )
+    fields["task"].change(_choose, [fields["task"]], [explanation, *chosen], **QUIET)
     return fields
 
 
@@ -112,8 +110,7 @@ def build_options(fields: Fields, pipeline: Pipeline) -> None:
         _presetter(presets(pipeline.sampling), sampled),
         [fields["preset"]],
         [fields[name] for name in sampled],
-        show_progress="hidden",
-        **HIDDEN,
+        **QUIET,
     )
     for name, field in fields.items():
         field.preprocess = _naming(name, field.preprocess)
@@ -212,9 +209,7 @@ def _suggest(prompts: gr.Textbox) -> None:
         label="Suggestions",
         elem_id="mge-suggestions",
     )
-    suggested.click(
-        with_suggestion, [suggested, prompts], [prompts], show_progress="hidden", **HIDDEN
-    )
+    suggested.click(with_suggestion, [suggested, prompts], [prompts], **QUIET)
 
 
 def with_suggestion(label: str | list[str], prompts: str | None) -> str:

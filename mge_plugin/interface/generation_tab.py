@@ -24,7 +24,7 @@ from mge_plugin.inference.finish import spans
 from mge_plugin.inference.request import Audio, Init, Keep, Request, Result, Sampling
 from mge_plugin.inference.sampling import sampler_names
 from mge_plugin.interface.media import (
-    HIDDEN,
+    QUIET,
     Preview,
     format_problem,
     formats,
@@ -172,7 +172,8 @@ class Inputs:
         if task in _MADE:
             return result.audio[_MADE[task]]
         others = ("mixture", "submixture", "residual", "removed")
-        audio = np.sum([a for name, a in result.audio.items() if name not in others], axis=0)
+        made = [audio for name, audio in result.audio.items() if name not in others]
+        audio = np.sum(made, axis=0)
         if task == "extract" and self.redo is not None and self.given is not None:
             mixture = self.given.samples
             inside = spans([self.redo], mixture.shape[1], self.given.sample_rate)
@@ -210,7 +211,7 @@ def generate(desk: Desk, page: str | None, inputs: Inputs) -> Iterator[Step | tu
     """Run the request: its steps, then the file and the pictures with captions."""
 
     def save(result: Result, preview: Preview) -> tuple[str, list]:
-        folder = desk.session(page).new_folder()
+        folder = desk.new_folder(page)
         audio, rate = inputs.track(result), result.sample_rate
         form, name = inputs.values["file_format"] or "wav", inputs.file_name
         note = ""
@@ -287,7 +288,7 @@ def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
     tab.children.insert(0, tab.children.pop(tab.children.index(head)))
     connect_cancel(desk, stop, status)
     run = with_names(runner(desk, names), names + [f"lora_{n}" for n in range(len(loras))])
-    connect_run(desk, start, status, run, event.inputs, [start, status, audio, gallery], "generate")
+    connect_run(desk, run, event.inputs, [start, status, audio, gallery], "generate")
 
 
 def _tab_of(block: Any) -> gr.Tab:
@@ -369,7 +370,7 @@ def _connect_mask(parts: Mapping[str, Any], seconds: float) -> None:
             raise gr.Error(str(error), duration=10, print_exception=False) from error
 
     audio = parts["inpaint_audio"]
-    audio.change(follow, [audio], [start, end], show_progress="hidden", **HIDDEN)
+    audio.change(follow, [audio], [start, end], **QUIET)
 
 
 def mask_ends(path: str | None, window: float) -> tuple[dict, dict]:

@@ -26,10 +26,11 @@ _MP3 = {
 }
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
 # Gradio 6 and 5 have different arguments: a player without a button that would upload to a hub,
-# and an event that is no part of the API.
+# and an event that is no part of the API and shows no progress.
 _GRADIO_6 = "buttons" in inspect.signature(gr.Audio).parameters
 PLAYER: dict[str, Any] = {"buttons": ["download"]} if _GRADIO_6 else {"show_share_button": False}
-HIDDEN: dict[str, Any] = {"api_visibility": "private"} if _GRADIO_6 else {"api_name": False}
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"} if _GRADIO_6 else {"api_name": False}
+QUIET = _PRIVATE | {"show_progress": "hidden"}
 _PREVIEW_SECONDS = 60.0  # of a song that a preview shows at most
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 from stable_audio_tools.interface.interfaces import diffusion_cond
 
 from mge_plugin.interface import generation_tab, stems_tab
-from mge_plugin.interface.media import HIDDEN
+from mge_plugin.interface.media import QUIET
 from mge_plugin.interface.sessions import Desk, desk_of
 from mge_plugin.models.mge import MGEModel
 from mge_plugin.registry import original
@@ -58,7 +58,7 @@ def _connect(ui: gr.Blocks, desk: Desk, results: list) -> None:
             setattr(ui, name, None)
     key = gr.Textbox(visible=False)
     script = _SCRIPT.read_text().replace("/* mixer.js */", mixer_script())
-    ui.load(stems_tab.restore(desk), [key], results, js=script, show_progress="hidden", **HIDDEN)
+    ui.load(stems_tab.restore(desk), [key], results, js=script, **QUIET)
 
     def leave(request: gr.Request) -> None:
         desk.leave(request.session_hash)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import torch
 from gradio.utils import get_upload_folder
@@ -98,7 +98,7 @@ def _zip(path: Path, tracks: Sequence[Path], info: Mapping[str, Any]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for track in tracks:
             archive.write(track, track.name)
-        archive.writestr("info.json", json.dumps(info, indent=4, ensure_ascii=False))
+        archive.writestr("info.json", json.dumps(info, indent=4, allow_nan=False))
 
 
 def _text(info: Mapping[str, Any]) -> str | None:
@@ -154,14 +154,6 @@ class Session:
         if self._stop.is_set():
             raise Cancelled("cancelled")
 
-    def new_folder(self) -> Path:
-        """A folder that Gradio may serve files from, under a name that cannot be guessed."""
-        if self.folder is None:
-            parent = Path(get_upload_folder())
-            parent.mkdir(parents=True, exist_ok=True)
-            self.folder = Path(tempfile.mkdtemp(prefix="mge_", dir=parent))
-        return Path(tempfile.mkdtemp(dir=self.folder))
-
 
 class Desk:
     """The model's pipeline and the sessions of all pages."""
@@ -209,6 +201,17 @@ class Desk:
             if not session.pages:
                 session.cancel()
         self.remove_later(key)
+
+    def new_folder(self, page: str | None) -> Path:
+        """A folder that Gradio may serve files from, under a name that cannot be guessed."""
+        session = self.session(page)
+        if session.folder is None:
+            parent = Path(get_upload_folder())
+            parent.mkdir(parents=True, exist_ok=True)
+            session.folder = Path(tempfile.mkdtemp(prefix="mge_", dir=parent))
+        if not session.pages:
+            self.remove_later(page or "")
+        return Path(tempfile.mkdtemp(dir=session.folder))
 
     def remove_later(self, key: str) -> None:
         """Remove a session without pages, some minutes from now; at once if it made nothing."""
@@ -281,8 +284,7 @@ class Step:
 
 @dataclass(frozen=True)
 class _End(Generic[Made]):
-    made: Made | None = None
-    error: Exception | None = None
+    made: Made
 
 
 def perform(
@@ -298,7 +300,7 @@ def perform(
     run.
     """
     session = desk.session(page)
-    news: queue.Queue = queue.Queue()
+    news: queue.Queue[Step | _End[Made] | Exception] = queue.Queue()
 
     def work() -> None:
         try:
@@ -308,20 +310,20 @@ def perform(
                 (result,) = pipeline.run([request], _Reporter(session, preview, news.put))
                 news.put(_End(finish(result, preview)))
         except Exception as error:  # raised again in the page's thread
-            news.put(_End(error=error))
+            news.put(error)
         if not session.pages:  # a call over the API, or a page that was closed
             desk.remove_later(page or "")
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        while not isinstance(latest := news.get(), _End):
+        while isinstance(latest := news.get(), Step):
             yield latest
     except GeneratorExit:
         session.cancel()
         raise
-    if latest.error is not None:
-        raise latest.error
-    yield cast(Made, latest.made)
+    if isinstance(latest, Exception):
+        raise latest
+    yield latest.made
 
 
 class _Reporter:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from mge_plugin.inference.request import Cancelled, Request, Result
 from mge_plugin.interface import form
-from mge_plugin.interface.media import HIDDEN, Preview, progress, sentence
+from mge_plugin.interface.media import QUIET, Preview, progress, sentence
 from mge_plugin.interface.sessions import (
     FAILURES,
     QUEUE,
@@ -47,11 +47,7 @@ def build(desk: Desk) -> list:
     _connect(desk, fields, outputs)
     connect_cancel(desk, stop, status)
     example.click(
-        _example(desk),
-        None,
-        [fields["task"], fields["given"], fields["prompts"]],
-        show_progress="hidden",
-        **HIDDEN,
+        _example(desk), None, [fields["task"], fields["given"], fields["prompts"]], **QUIET
     )
     return results
 
@@ -70,24 +66,14 @@ def _results(desk: Desk, fields: form.Fields) -> list:
             for name, task in _USES.items():
                 use = gr.Button(f"Use track as {name}", size="sm", min_width=100)
                 use.click(
-                    _user(desk, task),
-                    [chosen, track],
-                    [fields["task"], fields["given"]],
-                    show_progress="hidden",
-                    **HIDDEN,
+                    _user(desk, task), [chosen, track], [fields["task"], fields["given"]], **QUIET
                 )
             redo = gr.Button("Redo a part of it", size="sm", min_width=100)
-            redo.click(
-                _taker(desk),
-                [chosen, track],
-                [fields["current"]],
-                show_progress="hidden",
-                **HIDDEN,
-            )
+            redo.click(_taker(desk), [chosen, track], [fields["current"]], **QUIET)
         with gr.Accordion("How it was made", open=False):
             info = gr.JSON(show_label=False)
     shown = [box, chosen, mixer, archive, track, info]
-    chosen.input(_shower(desk), [chosen], shown, show_progress="hidden", **HIDDEN)
+    chosen.input(_shower(desk), [chosen], shown, **QUIET)
     return shown
 
 
@@ -127,25 +113,18 @@ def connect_cancel(desk: Desk, button: gr.Button, status: gr.HTML) -> None:
             return sentence("Nothing is running.")
         return sentence("Cancelling after this step ...")
 
-    button.click(cancel, None, [status], queue=False, show_progress="hidden", **HIDDEN)
+    button.click(cancel, None, [status], queue=False, **QUIET)
 
 
-def connect_run(
-    desk: Desk,
-    start: gr.Button,
-    status: gr.HTML,
-    run: Callable,
-    inputs: list,
-    outputs: list,
-    name: str,
-) -> None:
-    """Let a button say that the run waits, and then wait for the model in its queue."""
+def connect_run(desk: Desk, run: Callable, inputs: list, outputs: list, name: str) -> None:
+    """Let a button, the first output, say in the second that the run waits, and then run it."""
+    start, status, *_ = outputs
 
     def begin(request: gr.Request) -> tuple:
         desk.session(request.session_hash).begin()
         return gr.update(interactive=False), sentence("Waiting for the model ...")
 
-    waiting = start.click(begin, None, [start, status], queue=False, **HIDDEN)
+    waiting = start.click(begin, None, [start, status], queue=False, **QUIET)
     waiting.then(
         run,
         inputs,
@@ -196,17 +175,16 @@ def reports(work: Iterator[Any], skipped: int) -> Iterator[list]:
 
 def _connect(desk: Desk, fields: form.Fields, outputs: list) -> None:
     names = list(fields)
-    start, status, *results = outputs
 
     def run(request: gr.Request, *values: Any) -> Iterator[list]:
         page = request.session_hash
         filled = dict(zip(names, values, strict=True))
         desk.note_uploads(page, [filled[name] for name in ("given", "example", "current")])
         desk.note_uploads(page, filled["songs"] or [])
-        yield from reports(_songs(desk, page, filled), len(results))
+        yield from reports(_songs(desk, page, filled), len(outputs) - 2)
 
     inputs = list(fields.values())
-    connect_run(desk, start, status, with_names(run, names), inputs, outputs, "stems")
+    connect_run(desk, with_names(run, names), inputs, outputs, "stems")
 
 
 def _songs(desk: Desk, page: str | None, filled: dict[str, Any]) -> Iterator[Any]:
@@ -242,7 +220,7 @@ def _saver(desk: Desk, page: str | None, request: Request) -> Callable[[Result, 
     """What turns a result into a run of the session, still in the run's thread."""
 
     def save(result: Result, preview: Preview) -> Run:
-        return save_run(request, result, desk.session(page).new_folder())
+        return save_run(request, result, desk.new_folder(page))
 
     return save
 
@@ -284,7 +262,7 @@ def _example(desk: Desk) -> Callable:
     """What "Try an example song" fills in."""
 
     def fill(request: gr.Request) -> list:
-        song = desk.session(request.session_hash).new_folder() / "example.flac"
+        song = desk.new_folder(request.session_hash) / "example.flac"
         song.write_bytes(form.EXAMPLE.read_bytes())
         return ["extract", str(song), "\n".join(map(form.label_prompt, ("bass", "drums")))]
 
