@@ -244,3 +244,14 @@ def test_the_index_reads_no_samples(slakh, two, monkeypatch):
     slakh.song(stems=two)
     monkeypatch.setattr(sf.SoundFile, "read", read)
     assert len(slakh.read()[0]) == 1
+
+
+@pytest.mark.parametrize("text", ["1999", "Yes", "off", "0123", "1:30"])
+def test_a_text_that_yaml_takes_for_something_else_stays_a_text(slakh, two, text):
+    folder = slakh.song("T1", two)
+    metadata = folder / "metadata.yaml"
+    lines = metadata.read_text().replace("inst_class: Piano", f"inst_class: {text}")
+    lines = lines.replace("program_num: 33", "program_num: null")
+    metadata.write_text(lines.replace("UUID: T1", f"UUID: {text}"))
+    songs, _ = slakh.read()
+    assert [stem.label for stem in songs[0].stems] == [text.lower(), "drums"]
