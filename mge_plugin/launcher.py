@@ -27,6 +27,10 @@ from types import CodeType, TracebackType
 from mge_plugin import registry
 from mge_plugin.config import ConfigError
 
+# Importing SAT starts torch's pool of compile processes, which takes seconds of every command. With
+# this it starts at the first compilation.
+os.environ.setdefault("TORCH_WARM_POOL", "0")
+
 _LAUNCH_VARIABLE = "MGE_PLUGIN_LAUNCH"
 _SCRIPTS_VARIABLE = "MGE_SAT_SCRIPTS"
 _OURS = ("train.py", "unwrap_model.py", "run_gradio.py")  # in mge_plugin.scripts

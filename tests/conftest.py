@@ -1,5 +1,9 @@
 """Settings of every test."""
 
+import os
+
+os.environ["TORCH_WARM_POOL"] = "0"  # no pool of compile processes for each process of the tests
+
 import pytest
 import torch
 
