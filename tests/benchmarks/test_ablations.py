@@ -79,7 +79,9 @@ def test_calls_that_cannot_be_shared_out_are_refused(ablations, capsys):
 
 
 def scored(values):
-    segments = [Segment(f"{i}", "extract", "c", f"{i % 2}", 0, 8, 8, ("bass",)) for i in range(9)]
+    segments = [
+        Segment(f"{i}", "extract", "c", f"{i % 2}", 0, 8, 8000, ("bass",)) for i in range(9)
+    ]
     return [Scored("s", s, {"log_mel_l1": v}) for s, v in zip(segments, values, strict=False)]
 
 

@@ -45,6 +45,7 @@ def test_songs_are_encoded_and_a_second_time_they_are_there(encode, tmp_path):
     assert f"Wrote 1 shards to {tmp_path / 'latents' / 'shards'}" in said
     found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("latents/*/**/*.*"))
     expected = [
+        "shards/index.json",
         "shards/train-000000.tar",
         *(f"songs/train/{n}.safetensors" for n in ("one", "two")),
     ]
@@ -90,4 +91,4 @@ def test_latents_of_another_model_are_refused(encode, mge, tiny, tmp_path):
     encode()
     code, _, complaint = encode("--dtype", "float32")
     assert code == 1
-    assert "latents made in another way are there: dtype is 'float16' and 'float32'" in complaint
+    assert "latents made in another way: dtype is 'float16' and 'float32'" in complaint

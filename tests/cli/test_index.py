@@ -40,7 +40,7 @@ def test_songs_hours_labels_and_what_was_left_out_are_told(run_main, songs, conf
         ["label", "stems", "hours"],
         ["bass", "1", "0.00"],
         ["drums", "1", "0.00"],
-        ["other", "1", "0.00", "never", "asked", "for"],
+        ["other", "1", "0.00", "never", "the", "source"],
     ]
     reason = "song with fewer than 2 stems, too few for a triplet"
     assert lines[6:8] == [f"  left out 1: {reason}", f"      {songs / 'b'}"]
@@ -75,7 +75,7 @@ def test_a_corpus_that_cannot_be_used_hides_no_other_and_the_exit_code_is_1(mge,
         (
             [{"id": "a", "path": "p", "weight": 1}, {"id": "b", "path": "p"}],
             {},
-            "weight: expected for every corpus or for none, missing for b",
+            "weight: expected for all or none, missing for b",
         ),
     ],
 )

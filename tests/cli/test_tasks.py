@@ -366,7 +366,7 @@ def test_a_flac_holds_all_audio_without_a_problem(tmp_path, rate):
         audio = np.ones((channels, frames), np.float32)
         audio[:, ::2] = -1
         if flac_problem(audio, rate) is not None:
-            with pytest.raises(sf.LibsndfileError):
+            with pytest.raises(OSError):
                 write_flac(tmp_path / "x.flac", audio, rate)
             continue
         write_flac(tmp_path / "x.flac", audio, rate)

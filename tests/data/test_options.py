@@ -207,7 +207,9 @@ def test_options_that_cannot_be(corpus, keys, wrong):
 
 
 def test_nothing_is_changed_by_default():
-    assert not parse_section(AugmentConfig, {}, "augment").is_on
+    config = parse_section(AugmentConfig, {}, "augment")
+    assert config.gain_db == (0.0, 0.0)
+    assert not (config.p_polarity or config.p_swap_channels or config.p_other_songs)
 
 
 def test_tracks_are_single_waveforms_of_the_same_songs(corpus):

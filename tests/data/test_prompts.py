@@ -13,7 +13,7 @@ from mge_plugin.tracks import Track
         ("bass", "The sound of the bass"),
         (["bass"], "The sound of the bass"),
         (("bass", "drums"), "The sound of the bass and drums"),
-        (("bass", "drums", "synth lead"), "The sound of the bass, drums and synth lead"),
+        (("bass", "drums", "synth lead"), "The sound of the bass, drums, and synth lead"),
     ],
 )
 def test_labels_become_the_prompt_of_the_paper(labels, prompt):
@@ -68,7 +68,7 @@ def test_a_template_has_one_place_for_the_labels():
         ({"source": {"txt": "bass"}}, ValueError, r"the source's prompt has text.*found \['txt'\]"),
         ({"source": {"text": 5}}, TypeError, "a prompt's text is a text, found int"),
         ({"source": {"audio": torch.ones(9)}}, ValueError, "example needs its sample_rate"),
-        ({"source": {"audio": [0.5]}}, TypeError, "example is a tensor of floats.*found list"),
+        ({"source": {"audio": [0.5]}}, TypeError, "example is an array of floats.*found list"),
         (
             {"source": {"audio": torch.ones(1, 2, 9), "sample_rate": 8}},
             ValueError,
@@ -77,7 +77,7 @@ def test_a_template_has_one_place_for_the_labels():
         (
             {"source": {"audio": torch.ones(9, dtype=torch.int16), "sample_rate": 8}},
             ValueError,
-            r"a tensor of floats.*found torch.int16 of shape \(9,\)",
+            r"an array of floats.*found torch.int16 of shape \(9,\)",
         ),
         (
             {"source": {"audio": torch.ones(9), "sample_rate": 0}},

@@ -103,4 +103,4 @@ def test_check_compares_the_models_sizes_with_the_latents(three, run, tmp_path):
         path.write_text(json.dumps(config))
     text = "\n".join(check_configs(*paths))
     assert "sample_rate: the model has 8000, the latents were made of audio with 4000" in text
-    assert "downsampling_ratio is 16, but the latents ask for 32" in text
+    assert "downsampling_ratio is 16, but the latents need 32" in text

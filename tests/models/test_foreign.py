@@ -184,7 +184,7 @@ PAGE = "a web page, saved in place of the file; download it again"
         (b'<?xml version="1.0"?><Error>AccessDenied</Error>', "a message in XML"),
         (b'{"error": "not found"}', "a text in JSON"),
         (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer; `git lfs pull`"),
-        (gzip.compress(b"weights"), "a gzip archive; unpack it"),
+        (gzip.compress(b"weights", mtime=0), "a gzip archive; unpack it"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])

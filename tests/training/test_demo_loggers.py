@@ -105,8 +105,9 @@ def test_every_logger_of_a_run_is_asked(model_config, dataset_config, trainer, t
     callback = create_demo_callback_from_config(model_config, demo_dl=loader)
     boards = [TensorBoardLogger(str(tmp_path), name=name) for name in ("one", "two")]
     trainer(max_steps=1, callbacks=[callback], logger=boards).fit(wrapper, loader)
+    demos = [name for name, task in TASKS.items() if not task.new_prompt]
     for logger in boards:
         board = EventAccumulator(logger.log_dir)
         board.Reload()
-        assert set(board.Tags()["audio"]) == {f"{task}_cfg2" for task in TASKS}
-        assert set(board.Tags()["images"]) == {f"{task}_cfg2_spectrogram" for task in TASKS}
+        assert set(board.Tags()["audio"]) == {f"{task}_cfg2" for task in demos}
+        assert set(board.Tags()["images"]) == {f"{task}_cfg2_spectrogram" for task in demos}
