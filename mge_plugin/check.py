@@ -110,7 +110,11 @@ def _run_shapes(model: MGEModel, config: _Config) -> Iterator[str]:
         yield from _run_autoencoder(model.pretransform, config, frames)
     elif at(config, "training.pre_encoded") is not True:
         yield "model.pretransform: needed unless training.pre_encoded is true"
-    x = torch.zeros(1, channels, frames, device="meta")
+    try:
+        x = torch.zeros(1, channels, frames, device="meta")
+    except (RuntimeError, TypeError):  # torch raises either for a number that is too large
+        yield f"sample_size, model.io_channels: {frames} frames of {channels} channels do not fit"
+        return
     width = config["model"]["conditioning"]["cond_dim"]
     prompts = torch.zeros(1, NUM_TRACKS, width, device="meta")
     yield from _same_shape("model", lambda: model.model(x, x[:, 0, 0], global_cond=prompts), x)

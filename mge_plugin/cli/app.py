@@ -151,6 +151,8 @@ def _parameter(group: type, field: dataclasses.Field, shown: str | None) -> Para
         show_default=shown or field.default not in (None, False, (), ""),
     )
     default = None if shown else field.default
+    if isinstance(default, tuple) and _kind(hint) is str:
+        default = ",".join(f"{part:g}" for part in default)
     if default is dataclasses.MISSING:
         default = Parameter.empty
     annotation: Any = Annotated[

@@ -80,8 +80,9 @@ for step in range(3):
     draws = ItemRandomness(0, item_numbers(8 * step, 8 // ranks, rank, ranks))
     batch = reals[rank::ranks], metadata[rank::ranks]
     t = draw_timesteps(wrapper.config.timesteps, draws, 8)
-    losses = wrapper.diffusion_losses(wrapper.encode(batch[0], draws), batch, t, draws, 0.1)
-    weighted_mean(losses, (t > 0).float()).backward()
+    latents = wrapper.encode(batch[0], draws)
+    losses, weights = wrapper.diffusion_losses(latents, batch, t, draws, 0.1)
+    weighted_mean(losses, weights).backward()
     for parameter in network.parameters():
         if ranks > 1 and id(parameter) not in sharded:
             dist.all_reduce(parameter.grad)
