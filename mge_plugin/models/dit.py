@@ -12,7 +12,7 @@ SAT DiT is that norms, timesteps and conditioning work per track.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from einops import rearrange
@@ -158,7 +158,7 @@ class TrackBlock(TransformerBlock):
             TrackLinear(width, _MODULATIONS * width, bias=False),
             Rearrange("b k (m w) -> b (m k w)", m=_MODULATIONS),
         )
-        nn.init.zeros_(self.to_modulations[2].weight)
+        nn.init.zeros_(cast(Tensor, self.to_modulations[2].weight))
 
     def forward(self, x: Tensor, global_cond: Tensor, **transformer_options) -> Tensor:
         """`x` (b, n, k*w); `global_cond` the modulations of all blocks (depth, b, 6*k*w).
