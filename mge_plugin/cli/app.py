@@ -119,7 +119,7 @@ def grouped(
         if name not in groups and name in hints and parameter.kind is not Parameter.VAR_KEYWORD
     ]
     for name, group in groups.items():
-        shown = defaults if hints.get(name) is Given else None
+        shown = defaults if hints.get(name) == Given else None
         parameters += [_parameter(group, field, shown) for field in dataclasses.fields(group)]
 
     @functools.wraps(command)
@@ -128,7 +128,7 @@ def grouped(
             fields = {field.name: field for field in dataclasses.fields(group)}
             found = {key: values.pop(key) for key in fields}
             given = {k: _parsed(fields[k], v) for k, v in found.items() if v is not None}
-            values[name] = given if hints.get(name) is Given else group(**given)
+            values[name] = given if hints.get(name) == Given else group(**given)
         command(**values)
 
     vars(with_options)["__signature__"] = inspect.Signature(parameters)
@@ -151,8 +151,6 @@ def _parameter(group: type, field: dataclasses.Field, shown: str | None) -> Para
         show_default=shown or field.default not in (None, False, (), ""),
     )
     default = None if shown else field.default
-    if isinstance(default, tuple) and _kind(hint) is str:
-        default = ",".join(f"{part:g}" for part in default)
     if default is dataclasses.MISSING:
         default = Parameter.empty
     annotation: Any = Annotated[
