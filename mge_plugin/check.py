@@ -43,6 +43,8 @@ _AUDIO_CONDITIONERS = ("mge_clap", "mge_text_audio")  # trained on audio embeddi
 _FOLDER_TYPES = ("audio_dir", "pre_encoded")  # of SAT, with local folders as datasets
 _OTHER_TYPES = ("wds", "s3")  # of SAT, with datasets anywhere
 
+_MAX_SAMPLES = 2**31 - 1  # in a window: far more than any memory
+
 
 def check_configs(model_path: Path, dataset_path: Path | None = None) -> list[str]:
     """Every problem found, one sentence each; an empty list means that training can start."""
@@ -71,7 +73,10 @@ def _check_model(config: _Config) -> list[str]:
     """Problems of a three-track model or of an autoencoder."""
     if is_our_model(config):
         problems = model_problems(config)
-        model = None if problems else _create_on_meta(config)
+        try:
+            model = None if problems else _create_on_meta(config)
+        except Exception as error:  # SAT asserts and raises any kind for what it cannot build
+            return [*problems, f"model: cannot be built: {_reason(error)}"]
         parameters = [] if model is None else model.model.parameters()
         problems += training_problems(config, parameters or [nn.Parameter(torch.zeros(1))])
         problems += _missing_files(config)
@@ -105,16 +110,15 @@ def _missing_files(config: _Config) -> Iterator[str]:
 def _run_shapes(model: MGEModel, config: _Config) -> Iterator[str]:
     """One step of the model on tensors that have shapes but no memory."""
     frames, channels = config["sample_size"], config["model"]["io_channels"]
+    if frames > _MAX_SAMPLES:
+        yield f"sample_size: expected at most {_MAX_SAMPLES} samples, found {frames}"
+        return
     if model.pretransform is not None:
         frames //= model.pretransform.downsampling_ratio
         yield from _run_autoencoder(model.pretransform, config, frames)
     elif at(config, "training.pre_encoded") is not True:
         yield "model.pretransform: needed unless training.pre_encoded is true"
-    try:
-        x = torch.zeros(1, channels, frames, device="meta")
-    except (RuntimeError, TypeError):  # torch raises either for a number that is too large
-        yield f"sample_size, model.io_channels: {frames} frames of {channels} channels do not fit"
-        return
+    x = torch.zeros(1, channels, frames, device="meta")
     width = config["model"]["conditioning"]["cond_dim"]
     prompts = torch.zeros(1, NUM_TRACKS, width, device="meta")
     yield from _same_shape("model", lambda: model.model(x, x[:, 0, 0], global_cond=prompts), x)
@@ -143,11 +147,15 @@ def _same_shape(where: str, run: Callable[[], Tensor], expected: Tensor) -> Iter
     try:
         shape = tuple(run().shape)
     except Exception as error:  # SAT and torch raise any kind for sizes that do not fit
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        yield f"{where} fails: {reason}"
+        yield f"{where} fails: {_reason(error)}"
         return
     if shape != tuple(expected.shape):
         yield f"{where} makes the shape {shape}, expected {tuple(expected.shape)}"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's message, or its kind."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_dataset(config: _Config) -> Iterator[str]:

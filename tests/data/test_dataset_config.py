@@ -12,7 +12,7 @@ SONGS = 4
 
 
 def test_an_epoch_smaller_than_a_batch_is_an_error_unless_batches_may_be_small(corpus):
-    with pytest.raises(ConfigError, match="fewer than one batch of 17"):
+    with pytest.raises(ConfigError, match="16 items per epoch are fewer than one batch of 17"):
         corpus.loader(batch_size=17)
     assert len(list(corpus.loader(batch_size=17, drop_last=False))) == 1
     assert len(list(corpus.loader(batch_size=17, epoch_items=34))) == 2
@@ -68,7 +68,8 @@ def test_labels_keep_the_stems_so_labelled_of_songs_that_have_two(corpus, slakh,
     assert [song.id for song in songs] == [f"Track{number:05}" for number in range(SONGS)]
     assert {stem.label for song in songs for stem in song.stems} == {"bass", "drums"}
     (record,) = caplog.records
-    assert "corpus: left out 1: song with fewer than 2 stems" in record.message
+    reason = "song with fewer than 2 stems of the configured labels"
+    assert f"corpus: left out 1: {reason}" in record.message
     assert "Track_other" in record.message
 
 

@@ -10,7 +10,6 @@ import io
 import logging
 import os
 import re
-import sys
 import time
 from pathlib import Path
 
@@ -227,7 +226,6 @@ def test_a_wrong_file_and_nothing_at_all_are_sentences(page, tmp_path):
     page.wait_for_selector("#mge-run:not([disabled])")
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 11), reason="not verified with SAT 0.0.19's Gradio")
 def test_files_go_with_the_page(chromium, address, song_file, gradio_folder):
     """Uploads, tracks and pictures are removed 20 seconds after the last page was closed."""
     page = open_page(chromium, address[0])
@@ -242,7 +240,6 @@ def test_files_go_with_the_page(chromium, address, song_file, gradio_folder):
     assert [path.name for path in made if path.exists()] == []
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 11), reason="not verified with SAT 0.0.19's Gradio")
 def test_a_phone_shows_the_result_without_scrolling_sideways(chromium, address, song_file):
     page = open_page(chromium, address[0], width=390)
     fill_in(page, song_file, ["bass", "drums"])
@@ -365,7 +362,6 @@ def test_a_result_page_plays_its_clips_under_its_own_policy(chromium, tmp_path):
 
 @pytest.mark.skipif("MGE_UI_SCREENSHOTS" not in os.environ, reason="takes pictures for docs")
 @pytest.mark.parametrize("width", [1400, 390])
-@pytest.mark.skipif(sys.version_info >= (3, 11), reason="not verified with SAT 0.0.19's Gradio")
 def test_pictures(chromium, address, song_file, width):
     """After two different runs, and the time from opening the page to a downloaded stem."""
     folder = Path(os.environ["MGE_UI_SCREENSHOTS"])

@@ -51,7 +51,7 @@ def test_a_variant_differs_as_its_table_says(name):
 
 
 def test_a_key_that_the_base_does_not_have_is_no_variant():
-    with pytest.raises(KeyError, match=r"training\.lerning_rate"):
+    with pytest.raises(KeyError, match=r"training\.lerning_rate: not in the base config"):
         tool.changed({"training": {"learning_rate": 1}}, {"training.lerning_rate": 2})
 
 
