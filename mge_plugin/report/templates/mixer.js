@@ -52,6 +52,7 @@
     @media (max-width: 40rem) {
       .lane { grid-template-columns: minmax(0, 1fr); }
       .plot { min-height: 3.5rem; }
+      .keys { display: none; }
     }`;
 
   function clock(seconds) {
