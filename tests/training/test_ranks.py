@@ -1,14 +1,13 @@
 """Two ranks train and validate as one with twice the batch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
+
+from tests.processes import run, run_ranks, run_script
 
 SCRIPT = """
 import json, sys
@@ -103,13 +102,11 @@ def train(
     """The network after three steps in as many processes, and the values of its validation."""
     script = folder / "train.py"
     script.write_text(code)
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = [sys.executable, *(launcher if ranks > 1 else []), str(script), str(folder)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*command, str(ranks)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    command = run_script, script, str(folder), str(ranks)
+    if ranks == 1:
+        assert run(*command, output=folder / "log") == 0, (folder / "log").read_text()[-2000:]
+    else:
+        run_ranks(ranks, *command, output=folder / "log")
     return torch.load(folder / f"{ranks}.pt", weights_only=True)
 
 

@@ -1,0 +1,1 @@
+"""A package, since a dependency installs another of this name."""
