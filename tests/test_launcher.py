@@ -11,6 +11,7 @@ import torch
 
 from mge_plugin.launcher import _LAUNCH_VARIABLE, _SCRIPTS_VARIABLE, _check_weights, _Launch
 from mge_plugin.scripts import _training_options
+from tests.processes import run, run_mge, run_module, run_ranks
 
 SHOW = """
 import json, os, sys, __main__
@@ -58,13 +59,13 @@ if __name__ == "__main__":
 """
 
 
-def run(*command: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+def run_python(*command: str, cwd: Path) -> subprocess.CompletedProcess:
     root = str(Path(__file__).parents[1])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {k: v for k, v in os.environ.items() if k != _LAUNCH_VARIABLE}
-    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
+    environment |= {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-m", "mge_plugin", *command],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -83,7 +84,7 @@ def show(tmp_path):
 
 
 def test_the_script_sees_what_python_would_show_it(show, tmp_path):
-    done = run("-m", "mge_plugin", str(show), "--flag", "a b", cwd=tmp_path)
+    done = run_python(str(show), "--flag", "a b", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     seen = json.loads(line)
@@ -96,10 +97,9 @@ def test_the_script_sees_what_python_would_show_it(show, tmp_path):
 
 
 def test_mge_run_is_the_same(show, tmp_path):
-    code = "from mge_plugin.cli import main; main()"
-    done = run("-c", code, "run", str(show), "--flag", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1])["argv"] == [str(show), "--flag"]
+    assert run(run_mge, "run", str(show), "--flag", output=tmp_path / "log") == 0
+    shown = (tmp_path / "log").read_text().splitlines()[-1]
+    assert json.loads(shown)["argv"] == [str(show), "--flag"]
 
 
 def check_two_ranks(out: Path) -> None:
@@ -111,7 +111,7 @@ def check_two_ranks(out: Path) -> None:
 def test_both_ranks_of_lightning_ddp_are_registered(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
-    done = run("-m", "mge_plugin", "--cpu=2", str(script), str(tmp_path), "--flag", cwd=tmp_path)
+    done = run_python("--cpu=2", str(script), str(tmp_path), "--flag", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_two_ranks(tmp_path)
 
@@ -120,10 +120,8 @@ def test_both_ranks_of_lightning_ddp_are_registered(tmp_path):
 def test_both_ranks_of_torchrun_are_registered(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29561")
-    plugin = ("-m", "mge_plugin", "--cpu=2", str(script), str(tmp_path), "--flag")
-    done = run(*launcher, *plugin, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    plugin = ("mge_plugin", "--cpu=2", str(script), str(tmp_path), "--flag")
+    run_ranks(2, run_module, *plugin, output=tmp_path / "log")
     check_two_ranks(tmp_path)
 
 

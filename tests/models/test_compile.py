@@ -9,25 +9,24 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tests.processes import run, run_script
+
 SCRIPT = Path(__file__).parent / "compiled_blocks.py"
 
 
 @pytest.mark.slow
 def test_compiled_blocks_give_the_same_numbers(tmp_path):
     """Output and gradients in another process, as SAT reads the variable when it is imported."""
-    results = []
-    for switch in ("0", "1"):
-        file = tmp_path / f"{switch}.pt"
-        environment = os.environ | {
-            "ENABLE_TORCH_COMPILE": switch,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(sys.path),
-        }
-        command = [sys.executable, str(SCRIPT), str(file)]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr[-3000:]
-        results.append(torch.load(file, weights_only=True))
-    eager, compiled = results
+    assert run(run_script, SCRIPT, str(tmp_path / "0.pt")) == 0
+    environment = os.environ | {
+        "ENABLE_TORCH_COMPILE": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, str(SCRIPT), str(tmp_path / "1.pt")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    files = tmp_path / "0.pt", tmp_path / "1.pt"
+    eager, compiled = (torch.load(file, weights_only=True) for file in files)
     assert eager.pop("frames") == 0
     assert compiled.pop("frames") > 0
     assert compiled.pop("graph_breaks") == 0 == eager.pop("graph_breaks")

@@ -126,38 +126,3 @@ def test_one_of_our_modules_that_imports_sat_may_come_first(patched, run_python)
     )
     done = run_python("-c", code, path=[patched])
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["True"]), done.stderr
-
-
-# What SAT's train.py does, as small as it can be, in two processes: Lightning starts the second.
-TRAIN = """
-import sys
-import pytorch_lightning as pl
-import torch
-from stable_audio_tools.models import create_model_from_config
-
-class Module(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-    def training_step(self, batch, index):
-        return self.layer(batch).mean()
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-if __name__ == "__main__":
-    trainer = pl.Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_steps=2, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False,
-    )
-    trainer.fit(Module(), torch.utils.data.DataLoader(torch.ones(8, 1), 2))
-    with open(f"rank{trainer.global_rank}", "w") as file:
-        file.write(f"{trainer.world_size} {hasattr(create_model_from_config, '__wrapped__')}")
-"""
-
-
-@pytest.mark.slow
-def test_both_ranks_of_a_plain_script_are_registered(patched, run_python, tmp_path):
-    (tmp_path / "train.py").write_text(TRAIN)
-    done = run_python("train.py", path=[patched], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)] == ["2 True"] * 2
