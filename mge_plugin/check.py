@@ -73,20 +73,25 @@ def _check_model(config: _Config) -> list[str]:
     """Problems of a three-track model or of an autoencoder."""
     if is_our_model(config):
         problems = model_problems(config)
-        try:
-            model = None if problems else _create_on_meta(config)
-        except Exception as error:  # SAT asserts and raises any kind for what it cannot build
-            return [*problems, f"model: cannot be built: {_reason(error)}"]
-        parameters = [] if model is None else model.model.parameters()
-        problems += training_problems(config, parameters or [nn.Parameter(torch.zeros(1))])
+        problems += training_problems(config, [nn.Parameter(torch.zeros(1))])
         problems += _missing_files(config)
-        return problems if model is None else problems + list(_run_shapes(model, config))
+        return problems or _build_problems(config)
     if config.get("model_type") == "autoencoder":
         return autoencoder_problems(config, "model")
     return [
         f"expected model.diffusion.type {DIFFUSION_TYPE!r} or model_type 'autoencoder', "
         f"found {found(at(config, 'model.diffusion.type'))} and {found(config.get('model_type'))}"
     ]
+
+
+def _build_problems(config: _Config) -> list[str]:
+    """Those of a config without other problems that show when the model is built and runs."""
+    try:
+        model = _create_on_meta(config)
+    except Exception as error:  # SAT asserts and raises any kind for what it cannot build
+        return [f"model: cannot be built: {_reason(error)}"]
+    problems = training_problems(config, model.model.parameters())
+    return problems + list(_run_shapes(model, config))
 
 
 def _create_on_meta(config: _Config) -> MGEModel:
