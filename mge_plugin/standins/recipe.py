@@ -1,7 +1,9 @@
-"""The recipe of small weights: from a seed to a model, step by step.
+"""The recipe of the shipped weights: from a seed to a model, step by step.
 
-    songs ---> autoencoder (fit-mel) ---> latents (encode) ---> denoiser ---> model.safetensors
-      '------> text-audio encoder (fit-text-audio) --'
+    plain songs --+--> autoencoder (fit-mel) -----------+
+                  +--> text-audio encoder (fit-text-audio)
+                  +--> latents (encode) --> phases 1-4 --+
+    varied songs -----> latents (encode) --> phase 5 ----+--> model.safetensors
 
 Every step writes a file, so a run that was stopped resumes with the step it was in.
 """
@@ -11,7 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,99 +28,137 @@ _CONFIG = "mge_dit_minislakh.json"  # of model_configs
 _SHIPPED = ("sampling", "card", "input_level")  # keys that model.json has beside the config's
 _SEED = 42  # of the text-audio encoder's first weights, as `mge fit-text-audio` has it
 
-
 # A second soundfont, used if it is installed (Debian package musescore-general-soundfont).
 _MUSESCORE = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")
 
-# Changes of the config's `training`. Users request a source by its label alone, and its own sound
-# would reveal whether it is in the mixture at all; mixtures are also requested by text. At level 1
-# the source must be decided from mixture and prompt alone: half of the items with a mixture.
-_TRAINING: Mapping[str, Any] = {
+
+@dataclass(frozen=True)
+class _Songs:
+    """A corpus and how it is encoded and drawn from; the test songs of seed 0 are held out."""
+
+    seed: int
+    varied: bool = False  # two soundfonts, effects, 30 % bass, drums, guitar and piano alone
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    drawing: Mapping[str, Any] = field(default_factory=dict)
+
+
+_PLAIN = _Songs(seed=0, encoding={"batch_size": 16})
+_VARIED = _Songs(
+    seed=1,
+    varied=True,
+    encoding={"batch_size": 1, "chunk": 10.0, "clap_every": 8.0, "partial_sums": 1},
+    drawing={"p_partial": 0.5},
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A training of the denoiser that continues from the phase before."""
+
+    name: str  # of its folder
+    steps: int
+    rate: float  # the highest learning rate
+    p_absent: float  # share of the items that request a source that is not in the mixture
+    patterns: Mapping[str, float]  # how often which track is given
+    training: Mapping[str, Any] = field(default_factory=dict)  # changes of the config's `training`
+    at_one: float = 0.0  # share of the items with a given mixture at level 1
+    songs: _Songs = _PLAIN
+    precision: str = "bf16-mixed"
+
+
+# Users request a source by its label alone, and its own sound would reveal whether it is in the
+# mixture at all; from the fourth phase on mixtures are also requested by text.
+_BY_LABEL: Mapping[str, Any] = {"conditioning": {"source": "text"}, "cfg_dropout_prob": 0.3}
+_BY_TEXT: Mapping[str, Any] = {
     "conditioning": {"mixture": "mix", "submixture": "mix", "source": "text"},
-    "cfg_dropout_prob": 0.2,
-    "timesteps": {
-        "levels": "stratified",
-        "patterns": {"none": 1.5, "mixture": 5, "submixture": 1.5, "source": 0.5},
-        "densities": {"mixture": {"at_one": 0.5}},
-    },
+    "cfg_dropout_prob": 0.3,
 }
+_FIRST = {"none": 1.0, "mixture": 4.0, "submixture": 1.0, "source": 0.5}
+_MUSIC = {"none": 1.5, "mixture": 3.0, "submixture": 2.0, "source": 0.5}
+_SEPARATION = {"none": 1.5, "mixture": 5.0, "submixture": 1.5, "source": 0.5}
+_PHASES = (
+    Phase("denoiser", 8000, 8e-4, 0.1, _FIRST),
+    Phase("by_label", 800, 3e-4, 0.4, _FIRST, _BY_LABEL),
+    Phase("longer", 7500, 6e-4, 0.25, _MUSIC, _BY_LABEL),
+    Phase("by_text", 1200, 3e-4, 0.25, _MUSIC | {"none": 2.5}, _BY_TEXT),
+    # At level 1 the source must be decided from mixture and prompt alone.
+    Phase(
+        "level_one",
+        3000,
+        6e-4,
+        0.15,
+        _SEPARATION,
+        {**_BY_TEXT, "cfg_dropout_prob": 0.2},
+        at_one=0.6,
+        songs=_VARIED,
+        precision="32-true",
+    ),
+)
 
 
 @dataclass(frozen=True)
 class RecipeSize:
-    """How much each step does."""
+    """How much each step does; the defaults made the shipped weights."""
 
-    songs: int = 600
+    songs: int = 300  # of each corpus
     seconds: float = 40.0  # of a song
     windows: int = 1600  # that the autoencoder is fitted to
     whitening: float = 0.5
     text_audio_steps: int = 1000
     text_audio_batch: int = 32
-    steps: int = 17_500  # of the denoiser
-    rate: float = 1.2e-3  # its highest learning rate
+    phases: tuple[Phase, ...] = _PHASES  # of the denoiser
     batch_size: int = 16
-    precision: str = "bf16-mixed"
 
 
-def make_weights(
-    work: Path, out: Path, device: str, seed: int = 1, size: RecipeSize | None = None
-) -> Path:
-    """Make everything in `work` and write `model.json` and `model.safetensors` (half) in `out`.
-
-    The test songs of seed 0 are those of the published tables: keep another seed for training.
-    """
+def make_weights(work: Path, out: Path, device: str, size: RecipeSize | None = None) -> Path:
+    """Make everything in `work` and write `model.json` and `model.safetensors` (half) in `out`."""
     from mge_plugin.standins.fit import fit_denoiser, halve
 
     size, config = size or RecipeSize(), read_json(shipped_file(f"model_configs/{_CONFIG}"))
-    corpus = write_corpus(
-        work / "corpus",
-        size.songs,
-        size.seconds,
-        seed,
-        sound=_sound(),
-        workers=os.cpu_count() or 1,
-    )
-    data = _Corpus(corpus, work)
+    plain = _Corpus(_PLAIN, work / "plain", size)
     autoencoder = _once(
-        work / "autoencoder.safetensors", lambda path: _fit_mel(config, data.tracks(), path, size)
+        work / "autoencoder.safetensors", lambda path: _fit_mel(config, plain.tracks(), path, size)
     )
     text_audio = _once(
         work / "text_audio.safetensors",
-        lambda path: _fit_text_audio(config, data.triplets(), path, size, device),
+        lambda path: _fit_text_audio(config, plain.triplets(), path, size, device),
     )
     trainable = _with_text_audio(config, text_audio)
-    _encode(trainable, autoencoder, data, device)
-    trained = fit_denoiser(
-        _training_config(trainable, size),
-        data.latents(),
-        autoencoder,
-        work / "denoiser",
-        steps=size.steps,
-        batch_size=size.batch_size,
-        precision=size.precision,
-        device=device,
-    )
-    halve(trained / "model.safetensors", out / "model.safetensors")
+    weights = autoencoder
+    for number, phase in enumerate(size.phases):
+        corpus = plain if phase.songs is _PLAIN else _Corpus(phase.songs, work / "varied", size)
+        corpus.encode(trainable, autoencoder, device)
+        trained = fit_denoiser(
+            _training_config(trainable, phase, seed=number),
+            corpus.latents(phase.p_absent, seed=number),
+            weights,
+            work / phase.name,
+            steps=phase.steps,
+            batch_size=size.batch_size,
+            precision=phase.precision,
+            device=device,
+        )
+        weights = trained / "model.safetensors"
+    halve(weights, out / "model.safetensors")
     shipped = read_json(shipped_file("weights/minislakh/model.json"))
     config |= {key: shipped[key] for key in _SHIPPED if key in shipped}
     write_file(out / "model.json", (json.dumps(config, indent=4) + "\n").encode())
     return out
 
 
-def _sound() -> Sound:
-    """Half of the songs with effects, 30 % of bass, drums, guitar and piano alone."""
-    if not _MUSESCORE.is_file():
-        logger.warning("%s is not installed: one soundfont instead of two", _MUSESCORE)
-        return Sound((), effects=0.5, core=0.3)
-    return Sound((find_soundfont(), _MUSESCORE), effects=0.5, core=0.3)
-
-
-@dataclass(frozen=True)
 class _Corpus:
-    """The dataset configs of the corpus."""
+    """A corpus in a folder, written and encoded when it is first needed, and its configs."""
 
-    path: Path
-    work: Path
+    def __init__(self, songs: _Songs, folder: Path, size: RecipeSize) -> None:
+        self.songs, self.folder = songs, folder
+        self.path = write_corpus(
+            folder / "songs",
+            size.songs,
+            size.seconds,
+            songs.seed,
+            sound=_varied_sound() if songs.varied else Sound(),
+            workers=os.cpu_count() or 1,
+        )
 
     def _config(self, kind: str, **options: Any) -> dict[str, Any]:
         entry = {"id": "minislakh", "type": "slakh", "path": str(self.path), "split": "train"}
@@ -126,7 +166,7 @@ class _Corpus:
 
     def triplets(self) -> dict[str, Any]:
         """For the text-audio encoder, read from decoded stems."""
-        decoded = str(self.work / "decoded")
+        decoded = str(self.folder / "decoded")
         return self._config("mge_triplets", cache_dir=decoded, epoch_items=100_000)
 
     def tracks(self) -> dict[str, Any]:
@@ -138,21 +178,46 @@ class _Corpus:
             "tracks": {"mixture": 1, "submixture": 1, "source": 2},
         }
 
-    def songs(self) -> dict[str, Any]:
-        """To be encoded."""
-        return self._config("mge_triplets")
-
-    def latents(self) -> dict[str, Any]:
-        """For the denoiser: half of the mixtures are partial sums, 15 % of the sources absent."""
-        store = str(self.work / "latents")
+    def latents(self, p_absent: float, seed: int) -> dict[str, Any]:
+        """For the denoiser."""
+        store = str(self.folder / "latents")
         return {
             "dataset_type": "mge_latents",
-            "seed": 0,
+            "seed": seed,
             "epoch_items": 1_000_000,
-            "p_partial": 0.5,
             "datasets": [{"id": "minislakh", "path": store, "split": "train"}],
-            "source": {"choose": "labels", "p_absent": 0.15},
-        }
+            "source": {"choose": "labels", "p_absent": p_absent},
+        } | dict(self.songs.drawing)
+
+    def encode(self, config: Mapping[str, Any], autoencoder: Path, device: str) -> None:
+        """Encode the songs that are not encoded yet."""
+        import torch
+
+        from mge_plugin.data.latents.encode import (
+            Ranks,
+            Settings,
+            create_encoder,
+            encode_corpora,
+            read_corpora,
+        )
+        from mge_plugin.data.latents.store import Store
+
+        dataset_config = self.folder / "songs.json"
+        write_file(dataset_config, json.dumps(self._config("mge_triplets")).encode())
+        settings = Settings(**self.songs.encoding)
+        encoder = create_encoder(config, autoencoder, settings, torch.device(device))
+        store = Store(self.folder / "latents")
+        report = encode_corpora(read_corpora(dataset_config), encoder, store, Ranks())
+        if report.left_out:
+            raise ValueError(f"songs that cannot be encoded: {report.left_out}")
+
+
+def _varied_sound() -> Sound:
+    """Half of the songs with effects, 30 % of bass, drums, guitar and piano alone."""
+    if not _MUSESCORE.is_file():
+        logger.warning("%s is not installed: one soundfont instead of two", _MUSESCORE)
+        return Sound((), effects=0.5, core=0.3)
+    return Sound((find_soundfont(), _MUSESCORE), effects=0.5, core=0.3)
 
 
 def _with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]:
@@ -163,14 +228,18 @@ def _with_text_audio(config: Mapping[str, Any], weights: Path) -> dict[str, Any]
     return changed
 
 
-def _training_config(config: Mapping[str, Any], size: RecipeSize) -> dict[str, Any]:
+def _training_config(config: Mapping[str, Any], phase: Phase, seed: int) -> dict[str, Any]:
+    """The config that trains a phase; its learning rate ends low after the phase's last step."""
     changed = copy.deepcopy(dict(config))
-    changed["training"] |= _TRAINING
+    changed["training"] |= {"seed": seed, **phase.training}
+    changed["training"]["timesteps"]["patterns"] = dict(phase.patterns)
+    if phase.at_one:
+        changed["training"]["timesteps"]["densities"] = {"mixture": {"at_one": phase.at_one}}
     sections = changed["training"]["optimizer_configs"]["diffusion"]
-    sections["optimizer"]["config"]["lr"] = size.rate
+    sections["optimizer"]["config"]["lr"] = phase.rate
     sections["scheduler"]["config"] |= {
-        "max_lr": size.rate,
-        "total_steps": size.steps + 1,  # Lightning asks for one more
+        "max_lr": phase.rate,
+        "total_steps": phase.steps + 1,  # Lightning counts one more
     }
     return changed
 
@@ -208,25 +277,3 @@ def _fit_text_audio(
         device=device,
         seed=_SEED,
     )
-
-
-def _encode(config: Mapping[str, Any], autoencoder: Path, data: _Corpus, device: str) -> None:
-    import torch
-
-    from mge_plugin.data.latents.encode import (
-        Ranks,
-        Settings,
-        create_encoder,
-        encode_corpora,
-        read_corpora,
-    )
-    from mge_plugin.data.latents.store import Store
-
-    dataset_config = data.work / "songs.json"
-    write_file(dataset_config, json.dumps(data.songs()).encode())
-    settings = Settings(batch_size=1, chunk=10.0, clap_every=8.0, partial_sums=1)
-    encoder = create_encoder(config, autoencoder, settings, torch.device(device))
-    store = Store(data.work / "latents")
-    report = encode_corpora(read_corpora(dataset_config), encoder, store, Ranks())
-    if report.left_out:
-        raise ValueError(f"songs that cannot be encoded: {report.left_out}")

@@ -1,6 +1,7 @@
 """The recipe of the shipped weights at the smallest size: every step once, to a model that runs."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +12,15 @@ from mge_plugin.inference.request import Sampling
 from mge_plugin.standins import fit as denoiser
 from mge_plugin.standins.recipe import RecipeSize, make_weights
 
+SHIPPED = RecipeSize()
 SMALLEST = RecipeSize(
     songs=3,
     seconds=6.0,
     windows=16,
     text_audio_steps=2,
     text_audio_batch=2,
-    steps=2,
+    phases=tuple(replace(p, steps=2, precision="32-true") for p in SHIPPED.phases[-2:]),
     batch_size=2,
-    precision="32-true",
 )
 
 
@@ -42,4 +43,8 @@ def test_from_nothing_to_a_model(tmp_path, monkeypatch):
     monkeypatch.setattr(denoiser, "fit_denoiser", lambda *a, **k: calls.append(k) or a[3])
     make_weights(tmp_path / "work", tmp_path / "out", "cpu", size=SMALLEST)
     assert made == {p: p.stat().st_mtime_ns for p in made}
-    assert [call["steps"] for call in calls] == [2]
+    assert [call["steps"] for call in calls] == [2, 2]
+
+
+def test_the_shipped_weights_took_these_steps():
+    assert [phase.steps for phase in SHIPPED.phases] == [8000, 800, 7500, 1200, 3000]
