@@ -88,10 +88,10 @@ def _build_problems(config: _Config) -> list[str]:
     """Those of a config without other problems that show when the model is built and runs."""
     try:
         model = _create_on_meta(config)
-    except Exception as error:  # SAT asserts and raises any kind for what it cannot build
+        problems = training_problems(config, model.model.parameters())
+        return problems + list(_run_shapes(model, config))
+    except Exception as error:  # SAT and torch raise any kind for what cannot be built
         return [f"model: cannot be built: {_reason(error)}"]
-    problems = training_problems(config, model.model.parameters())
-    return problems + list(_run_shapes(model, config))
 
 
 def _create_on_meta(config: _Config) -> MGEModel:

@@ -42,6 +42,9 @@ _BYTES_PER_PARAMETER = 12  # of a gradient and Adam's two moments
 _SHARE = 0.9  # of the free memory that is used
 
 
+_MAX_DEPTH = 1000  # blocks; building more would take minutes before memory ends
+
+
 @dataclass(frozen=True)
 class DiTConfig:
     """`model.diffusion.config`; the defaults are the paper's model (1,023,040,640 parameters)."""
@@ -63,6 +66,8 @@ class DiTConfig:
         for key in ("depth", "num_heads", "global_cond_dim"):
             if getattr(self, key) < 1:
                 yield f"{key} must be 1 or more, found {getattr(self, key)}"
+        if self.depth > _MAX_DEPTH:
+            yield f"depth must be {_MAX_DEPTH} or less, found {str(self.depth)[:20]}"
         for key in ("io_channels", "embed_dim"):
             value = getattr(self, key)
             if value < NUM_TRACKS or value % NUM_TRACKS:
