@@ -127,8 +127,8 @@ def prepare(argv: Sequence[str]) -> tuple[str, CodeType]:
         keep_to_cpu(launch.cpu_processes)
     arguments = [*launch.arguments]
     if launch.script in _OURS:
-        call = f"SCRIPTS[{script.name!r}]({arguments!r})"
-        code = f"from mge_plugin.scripts import SCRIPTS\n{call}".encode()
+        call = f"main({script.name!r}, {arguments!r})"
+        code = f"from mge_plugin.scripts import main\n{call}".encode()
     else:
         code, defaults = script.read_bytes(), script.with_name(_DEFAULTS)
         if script.name == "train.py" and defaults.is_file() and not Path(_DEFAULTS).exists():

@@ -102,6 +102,14 @@ def test_mge_run_is_the_same(show, tmp_path):
     assert json.loads(shown)["argv"] == [str(show), "--flag"]
 
 
+@pytest.mark.parametrize("name", ["train.py", "unwrap_model.py", "run_gradio.py"])
+def test_without_a_clone_our_own_script_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(_SCRIPTS_VARIABLE, raising=False)
+    assert run(run_module, "mge_plugin", name, "--help", output=tmp_path / "log") == 0
+    assert f"usage: {name} " in (tmp_path / "log").read_text()
+
+
 def check_two_ranks(out: Path) -> None:
     states = [json.loads((out / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert states == [{"registered": True, "ranks": 2, "argv": [str(out), "--flag"]}] * 2
