@@ -73,9 +73,10 @@ def _check_model(config: _Config) -> list[str]:
     """Problems of a three-track model or of an autoencoder."""
     if is_our_model(config):
         problems = model_problems(config)
-        problems += training_problems(config, [nn.Parameter(torch.zeros(1))])
+        parameters, misfits = ([], []) if problems else _build(config)
+        problems += training_problems(config, parameters or [nn.Parameter(torch.zeros(1))])
         problems += _missing_files(config)
-        return problems or _build_problems(config)
+        return problems + misfits
     if config.get("model_type") == "autoencoder":
         return autoencoder_problems(config, "model")
     return [
@@ -84,14 +85,15 @@ def _check_model(config: _Config) -> list[str]:
     ]
 
 
-def _build_problems(config: _Config) -> list[str]:
-    """Those of a config without other problems that show when the model is built and runs."""
+def _build(config: _Config) -> tuple[list[nn.Parameter], list[str]]:
+    """The parameters of the model, built without memory, and the problems that one step shows."""
+    parameters: list[nn.Parameter] = []
     try:
         model = _create_on_meta(config)
-        problems = training_problems(config, model.model.parameters())
-        return problems + list(_run_shapes(model, config))
+        parameters = list(model.model.parameters())
+        return parameters, list(_run_shapes(model, config))
     except Exception as error:  # SAT and torch raise any kind for what cannot be built
-        return [f"model: cannot be built: {_reason(error)}"]
+        return parameters, [f"model: cannot be built: {_reason(error)}"]
 
 
 def _create_on_meta(config: _Config) -> MGEModel:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 _PRELOAD = ["tests.processes", "mge_plugin.training.wrapper", "mge_plugin.inference.pipeline"]
 _PRELOAD += ["mge_plugin.data.dataset", "mge_plugin.data.latents.encode", "mge_plugin.cli"]
@@ -31,12 +32,12 @@ def start(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # for the server's imports
     environment = dict(os.environ) | dict(variables or {})
     process = context.Process(
         target=_call, args=(function, arguments, environment, os.getcwd(), output)
     )
-    process.start()
+    with patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
+        process.start()  # the first one starts the server, which imports from there
     return process
 
 

@@ -20,7 +20,7 @@ from einops.layers.torch import Rearrange
 from stable_audio_tools.models.transformer import ContinuousTransformer, TransformerBlock
 from torch import Tensor, nn
 
-from mge_plugin.config import ConfigError
+from mge_plugin.config import ConfigError, found
 from mge_plugin.tracks import NUM_TRACKS
 
 
@@ -40,8 +40,6 @@ _MIN_HEAD_WIDTH = 32  # SAT's rotary embedding turns so many channels of a head
 _BYTES_PER_ACTIVATION = 114  # saved for each token, block and channel (21.8 GB at batch 64)
 _BYTES_PER_PARAMETER = 12  # of a gradient and Adam's two moments
 _SHARE = 0.9  # of the free memory that is used
-
-
 _MAX_DEPTH = 1000  # blocks; building more would take minutes before memory ends
 
 
@@ -67,7 +65,7 @@ class DiTConfig:
             if getattr(self, key) < 1:
                 yield f"{key} must be 1 or more, found {getattr(self, key)}"
         if self.depth > _MAX_DEPTH:
-            yield f"depth must be {_MAX_DEPTH} or less, found {str(self.depth)[:20]}"
+            yield f"depth must be {_MAX_DEPTH} or less, found {found(self.depth)}"
         for key in ("io_channels", "embed_dim"):
             value = getattr(self, key)
             if value < NUM_TRACKS or value % NUM_TRACKS:

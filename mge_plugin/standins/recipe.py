@@ -1,9 +1,9 @@
 """The recipe of the shipped weights: from a seed to a model, step by step.
 
-    plain songs --+--> autoencoder (fit-mel) -----------+
-                  +--> text-audio encoder (fit-text-audio)
-                  +--> latents (encode) --> phases 1-4 --+
-    varied songs -----> latents (encode) --> phase 5 ----+--> model.safetensors
+    plain songs --+--> autoencoder (fit-mel), text-audio encoder (fit-text-audio)
+                  |          |
+                  +--> latents (encode) --> phases 1 to 4 of the denoiser --+
+    varied songs ----> latents (encode) -----------------------------> phase 5 --> model.safetensors
 
 Every step writes a file, so a run that was stopped resumes with the step it was in.
 """
@@ -42,13 +42,15 @@ class _Songs:
     drawing: Mapping[str, Any] = field(default_factory=dict)
 
 
-_PLAIN = _Songs(seed=0, encoding={"batch_size": 16})
-_VARIED = _Songs(
-    seed=1,
-    varied=True,
-    encoding={"batch_size": 1, "chunk": 10.0, "clap_every": 8.0, "partial_sums": 1},
-    drawing={"p_partial": 0.5},
-)
+_SONGS = {
+    "plain": _Songs(seed=0, encoding={"batch_size": 16}),
+    "varied": _Songs(
+        seed=1,
+        varied=True,
+        encoding={"batch_size": 1, "chunk": 10.0, "clap_every": 8.0, "partial_sums": 1},
+        drawing={"p_partial": 0.5},
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Phase:
     patterns: Mapping[str, float]  # how often which track is given
     training: Mapping[str, Any] = field(default_factory=dict)  # changes of the config's `training`
     at_one: float = 0.0  # share of the items with a given mixture at level 1
-    songs: _Songs = _PLAIN
+    songs: str = "plain"
     precision: str = "bf16-mixed"
 
 
@@ -90,7 +92,7 @@ _PHASES = (
         _SEPARATION,
         {**_BY_TEXT, "cfg_dropout_prob": 0.2},
         at_one=0.6,
-        songs=_VARIED,
+        songs="varied",
         precision="32-true",
     ),
 )
@@ -115,7 +117,8 @@ def make_weights(work: Path, out: Path, device: str, size: RecipeSize | None = N
     from mge_plugin.standins.fit import fit_denoiser, halve
 
     size, config = size or RecipeSize(), read_json(shipped_file(f"model_configs/{_CONFIG}"))
-    plain = _Corpus(_PLAIN, work / "plain", size)
+    corpora = {name: _Corpus(songs, work / name, size) for name, songs in _SONGS.items()}
+    plain = corpora["plain"]
     autoencoder = _once(
         work / "autoencoder.safetensors", lambda path: _fit_mel(config, plain.tracks(), path, size)
     )
@@ -124,13 +127,13 @@ def make_weights(work: Path, out: Path, device: str, size: RecipeSize | None = N
         lambda path: _fit_text_audio(config, plain.triplets(), path, size, device),
     )
     trainable = _with_text_audio(config, text_audio)
+    for corpus in corpora.values():
+        corpus.encode(trainable, autoencoder, device)
     weights = autoencoder
     for number, phase in enumerate(size.phases):
-        corpus = plain if phase.songs is _PLAIN else _Corpus(phase.songs, work / "varied", size)
-        corpus.encode(trainable, autoencoder, device)
         trained = fit_denoiser(
             _training_config(trainable, phase, seed=number),
-            corpus.latents(phase.p_absent, seed=number),
+            corpora[phase.songs].latents(phase.p_absent, seed=number),
             weights,
             work / phase.name,
             steps=phase.steps,
@@ -147,7 +150,7 @@ def make_weights(work: Path, out: Path, device: str, size: RecipeSize | None = N
 
 
 class _Corpus:
-    """A corpus in a folder, written and encoded when it is first needed, and its configs."""
+    """A corpus in a folder, written there if it is not complete, and its dataset configs."""
 
     def __init__(self, songs: _Songs, folder: Path, size: RecipeSize) -> None:
         self.songs, self.folder = songs, folder

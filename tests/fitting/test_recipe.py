@@ -1,12 +1,14 @@
 """The recipe of the shipped weights at the smallest size: every step once, to a model that runs."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from mge_plugin.files import shipped_file
 from mge_plugin.inference.pipeline import load
 from mge_plugin.inference.request import Sampling
 from mge_plugin.standins import fit as denoiser
@@ -48,3 +50,6 @@ def test_from_nothing_to_a_model(tmp_path, monkeypatch):
 
 def test_the_shipped_weights_took_these_steps():
     assert [phase.steps for phase in SHIPPED.phases] == [8000, 800, 7500, 1200, 3000]
+    card = shipped_file("weights/minislakh/README.md").read_text()
+    named = re.findall(r"^\| denoiser[^|]*\| (\d+) steps", card, re.MULTILINE)
+    assert [int(steps) for steps in named] == [phase.steps for phase in SHIPPED.phases]
