@@ -82,7 +82,9 @@ def train(argv: Sequence[str]) -> None:
     logger, folder = _logger(options, wrapper)
     demos = create_demo_callback_from_config(model_config, demo_dl=validation or training_data)
     checkpoints = pl.callbacks.ModelCheckpoint(
-        every_n_train_steps=options.checkpoint_every, dirpath=folder, save_top_k=-1
+        every_n_train_steps=options.checkpoint_every,
+        dirpath=folder and str(folder),  # Lightning 2.1 pickles it as it is
+        save_top_k=-1,
     )
     if logger is not None:
         configs = {"model_config": model_config, "dataset_config": dataset_config}

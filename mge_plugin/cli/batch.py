@@ -106,9 +106,10 @@ class Report:
             yield True
             return
         dist = slow_module("torch.distributed")
-        dist.init_process_group("gloo", timeout=timedelta(days=30))  # ranks wait for the slowest
         parts: list[Any] = [None] * world
-        dist.all_gather_object(parts, (self.total, self.songs, self.failures))
+        with _output_to_stderr():  # where gloo of torch 2.8 reports its connections
+            dist.init_process_group("gloo", timeout=timedelta(days=30))  # for the slowest rank
+            dist.all_gather_object(parts, (self.total, self.songs, self.failures))
         self.total = sum(total for total, _, _ in parts)
         self.songs = [song for _, songs, _ in parts for song in songs]
         self.failures = [failure for _, _, failures in parts for failure in failures]
@@ -132,6 +133,19 @@ def warn(line: str) -> None:
     """Write a line to stderr that leaves progress bars whole."""
     with tqdm.external_write_mode(file=sys.stderr):
         complain(line)
+
+
+@contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Send to stderr what is written to stdout, by libraries that are not Python too."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def _rank_and_world() -> tuple[int, int]:

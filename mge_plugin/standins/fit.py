@@ -111,7 +111,7 @@ def fit_denoiser(
     wrapper = create_mge_training_wrapper(model_config, model)
     loader = _open_loader(dataset_config, model_config, batch_size, workers)
     keeper = ModelCheckpoint(
-        out, filename=_STATE, every_n_train_steps=every, enable_version_counter=False
+        str(out), filename=_STATE, every_n_train_steps=every, enable_version_counter=False
     )
     trainer = pl.Trainer(
         accelerator={"cuda": "gpu"}.get(device, device),
