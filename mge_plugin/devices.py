@@ -1,6 +1,8 @@
 """Devices and the processes of a distributed run."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,17 @@ def pick(device: str) -> str:
     if device != "auto" and device not in present:
         raise ValueError(f"device: expected auto or one of {', '.join(present)}, found {device!r}")
     return present[0] if device == "auto" else device
+
+
+@contextmanager
+def out_of_memory(message: str) -> Iterator[None]:
+    """If torch cannot allocate, raise MemoryError with `message`."""
+    try:
+        yield
+    except RuntimeError as error:  # on the CPU only its text says what it is
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise MemoryError(message) from error
+        raise
 
 
 def keep_to_cpu(processes: int) -> None:

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.audio import fit_length, loudness_db, resample, rms_db, to_channels
-from mge_plugin.devices import pick
+from mge_plugin.data.audio import fit_length
+from mge_plugin.devices import out_of_memory, pick
 from mge_plugin.inference.denoiser import Batch, denoise
 from mge_plugin.inference.finish import gate, refine, refine_blocks, splice
 from mge_plugin.inference.presence import agreement, presence, sounding
@@ -33,16 +33,15 @@ from mge_plugin.inference.request import (
     Request,
     Result,
     Sampling,
-    describe,
 )
 from mge_plugin.inference.sampling import UNBATCHED, ItemNoise, candidate_seed, check_sampler
-from mge_plugin.inference.windows import Windows
+from mge_plugin.inference.song import ModelForm, SampledTrack, Song, all_tracks, replaced
 from mge_plugin.models.autoencoder import decode_song, encode_song
 from mge_plugin.models.checkpoints import load_into
 from mge_plugin.models.given import Given
 from mge_plugin.models.hub import find_model
 from mge_plugin.models.mge import MGEModel, create_mge_model, model_problems
-from mge_plugin.prompts import Prompt, TrackPrompt, TrackPrompts, plain_prompt, prompt_names
+from mge_plugin.prompts import Prompt, TrackPrompt, TrackPrompts, prompt_names
 from mge_plugin.registry import DIFFUSION_TYPE, is_our_model
 from mge_plugin.tracks import NUM_TRACKS, TASKS, Task, Track
 
@@ -52,33 +51,6 @@ if TYPE_CHECKING:
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Prompts = Prompt | Sequence[Prompt]
 _IN_ORDER = ("add", "compose")  # tasks whose prompts are done one after another
-
-
-@dataclass
-class _Track:
-    """What was sampled for one prompt."""
-
-    prompt: TrackPrompts
-    latents: Tensor  # (k, c, n) of all tracks
-    audio: np.ndarray  # (channels, samples) of the prompted track at the model's rate
-    info: dict[str, Any] = field(default_factory=dict)  # scores
-
-
-@dataclass
-class _Song:
-    """A request while it is carried out; audio is at the model's rate."""
-
-    request: Request
-    sampling: Sampling
-    samples: int
-    seed: int
-    gain: float = 1.0  # of the audio, to the level that the model is trained on
-    total: np.ndarray | None = None  # (channels, samples), given and sampled together
-    given: Tensor | None = None  # latents (c, n)
-    sounding: Sequence[bool] | None = None  # which windows are sampled; None is all
-    keep: tuple[Tensor, Tensor] | None = None  # latents (c, n) of the kept track, frames to keep
-    init: tuple[Tensor, float] | None = None  # latents (k, c, n) to start from, and their level
-    tracks: list[_Track] = field(default_factory=list)
 
 
 class Options(TypedDict, total=False):
@@ -116,11 +88,11 @@ class Pipeline:
         input_level: float | None = None,
     ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
-        self.input_level = input_level  # dBFS of the audio in training; None: levels are kept
         self.channels, self.device = channels, device
         self.sampling = sampling or Sampling()
-        self.ratio = model.pretransform.downsampling_ratio  # samples per latent frame
-        self.frames = sample_size // self.ratio  # of a window
+        ratio = model.pretransform.downsampling_ratio
+        frames = sample_size // ratio
+        self.form = ModelForm(model.sample_rate, channels, ratio, frames, input_level)
         self._seconds: dict[str, float] = defaultdict(float)  # by stage, of the current batch
 
     @property
@@ -131,7 +103,7 @@ class Pipeline:
     @property
     def window(self) -> int:
         """Samples of a window."""
-        return self.frames * self.ratio
+        return self.form.frames * self.form.ratio
 
     @property
     def supports_audio(self) -> bool:
@@ -194,7 +166,7 @@ class Pipeline:
             check_sampler(sampling.sampler, self.model.diffusion_objective)
             group = [requests[number] for number in numbers]
             self._seconds.clear()
-            with self._enough_memory(sampling):
+            with out_of_memory(self._no_memory(sampling)):
                 results |= zip(numbers, self._run_group(group, sampling, callback), strict=True)
         return [results[number] for number in range(len(requests))]
 
@@ -208,7 +180,7 @@ class Pipeline:
 
     def encode(self, audio: np.ndarray) -> Tensor:
         """(channels, samples) at the model's rate to latents (c, n), silent to the last window."""
-        padded = self._windows(audio.shape[1]).padded_length * self.ratio
+        padded = self.form.windows(audio.shape[1]).padded_length * self.form.ratio
         waveform = torch.from_numpy(fit_length(audio, padded))
         return encode_song(self.model.pretransform, waveform, self.sample_rate)
 
@@ -217,10 +189,10 @@ class Pipeline:
 
         An autoencoder without phases takes those of `like` (channels, samples), if given.
         """
-        latents = latents[:, : self._windows(samples).padded_length]
+        latents = latents[:, : self.form.windows(samples).padded_length]
         phases = None
         if like is not None:
-            phases = torch.from_numpy(fit_length(like, latents.shape[-1] * self.ratio))
+            phases = torch.from_numpy(fit_length(like, latents.shape[-1] * self.form.ratio))
         pieces = decode_song(self.model.pretransform, latents, self.sample_rate, phases)
         audio = np.concatenate([piece.numpy() for piece in pieces], axis=1)[:, :samples]
         if not np.isfinite(audio).all():
@@ -293,7 +265,7 @@ class Pipeline:
             for request, result in zip(requests, taken, strict=True)
         ]
         added = self._run_group(second, sampling, callback)
-        return [_replaced(*pair) for pair in zip(taken, added, strict=True)]
+        return [replaced(*pair) for pair in zip(taken, added, strict=True)]
 
     def _sampler_steps(self, requests: Sequence[Request], sampling: Sampling) -> int:
         """Steps of the sampler for requests that are sampled together."""
@@ -302,7 +274,7 @@ class Pipeline:
         rounds = {"replace": 2}.get(task, max(prompts) if task in _IN_ORDER else 1)
         windows = 1
         if sampling.long_form == "sequential":
-            windows = max(len(self._windows(self._length(r)).starts) for r in requests)
+            windows = max(len(self.form.windows(self.form.length(r)).starts) for r in requests)
         if sampling.sampler in UNBATCHED:
             rounds = sum(prompts) * sampling.candidates * (2 if task == "replace" else 1)
         return rounds * sampling.steps * windows
@@ -312,81 +284,30 @@ class Pipeline:
         count = len(request.prompts) * (sampling.candidates if sampling.choose == "best" else 1)
         if request.task == "replace":
             count *= 2
-        if self._masks(request):
+        if self.form.masks(request):
             audio = request.audio
             count += len(request.prompts)
             count += refine_blocks(audio.samples.shape[1], audio.sample_rate)
         return count
 
-    def _masks(self, request: Request) -> bool:
-        """Whether sources become masks on the song."""
-        audio = request.audio
-        return request.info.given is Track.MIXTURE and request.finish.masks(
-            audio.sample_rate, len(audio.samples), (self.sample_rate, self.channels)
-        )
-
-    def _windows(self, samples: int) -> Windows:
-        """Those of a song of so many samples at the model's rate."""
-        return Windows.cover(self._frames(samples), self.frames)
-
-    def _frames(self, samples: int) -> int:
-        """Latent frames of so many samples."""
-        return -(-samples // self.ratio)
-
-    def _length(self, request: Request) -> int:
-        """Samples at the model's rate; one window if nothing sets the length."""
-        like = request.like
-        if like is not None:
-            return -(-like.samples.shape[1] * self.sample_rate // like.sample_rate)
-        if request.seconds is None:
-            return self.window
-        return max(1, round(request.seconds * self.sample_rate))
-
-    def _open(self, request: Request, sampling: Sampling) -> _Song:
+    def _open(self, request: Request, sampling: Sampling) -> Song:
         """Encode what is given."""
         own = request.sampling or self.sampling
         seed = own.seed if request.seed is None else request.seed
-        song = _Song(request, replace(sampling, seed=own.seed), self._length(request), seed)
-        song.gain = self._gain(request)
-        if request.audio is not None:
-            song.total = self._at_model(request.audio, song.gain)
+        song = Song(request, replace(sampling, seed=own.seed), seed, self.form)
+        if song.total is not None:
             song.given = self.encode(song.total)
-            if request.info.given is Track.MIXTURE:  # silence has no sources
-                song.sounding = [bool(piece.any()) for piece in self._by_window(song.total)]
         if request.keep is not None:
-            kept = self.encode(
-                fit_length(self._at_model(request.keep.audio, song.gain), song.samples)
-            )
-            song.keep = (kept, self._frames_to_keep(request.keep, song.samples))
+            kept = fit_length(song.at_model(request.keep.audio), song.samples)
+            song.keep = (self.encode(kept), song.frames_to_keep(request.keep))
         if request.init is not None and request.init.level < 1:
-            audio = fit_length(self._at_model(request.init.audio, song.gain), song.samples)
-            tracks = _all_tracks(request.info, audio, song.total)
+            audio = fit_length(song.at_model(request.init.audio), song.samples)
+            tracks = all_tracks(request.info, audio, song.total)
             latents = torch.stack([self.encode(tracks[track]) for track in Track])
             song.init = (latents, request.init.level)
         return song
 
-    def _gain(self, request: Request) -> float:
-        """Factor that brings the request's audio to the level that the model is trained on."""
-        if self.input_level is None or request.like is None:
-            return 1.0
-        samples = to_channels(request.like.samples, self.channels)
-        level = loudness_db(samples, request.like.sample_rate)
-        return 10 ** ((self.input_level - level) / 20) if np.isfinite(level) else 1.0
-
-    def _at_model(self, audio: Any, gain: float) -> np.ndarray:
-        """Audio at the model's rate, channels and level."""
-        samples = to_channels(audio.samples, self.channels)
-        return np.float32(gain) * resample(samples, audio.sample_rate, self.sample_rate)
-
-    def _frames_to_keep(self, keep: Keep, samples: int) -> Tensor:
-        """1 for the frames outside every span that is generated again; (n,)."""
-        per_second = self.sample_rate / self.ratio
-        frames = torch.ones(self._frames(samples))
-        for start, end in keep.redo:
-            frames[int(start * per_second) : int(np.ceil(end * per_second))] = 0.0
-        return frames
-
-    def _sum_up(self, song: _Song) -> None:
+    def _sum_up(self, song: Song) -> None:
         """Add the last source to the sum, and encode that for the next prompt."""
         last = song.tracks[-1]
         if song.total is None:  # the first source of a composition is the sum itself
@@ -399,7 +320,7 @@ class Pipeline:
     def _sample(
         self,
         task: Task,
-        pairs: Sequence[tuple[_Song, TrackPrompts]],
+        pairs: Sequence[tuple[Song, TrackPrompts]],
         sampling: Sampling,
         callback: Callback | None,
     ) -> None:
@@ -427,13 +348,13 @@ class Pipeline:
     def _denoise(
         self,
         task: Task,
-        rows: Sequence[tuple[_Song, TrackPrompts, int]],
+        rows: Sequence[tuple[Song, TrackPrompts, int]],
         sampling: Sampling,
         callback: Callback | None,
     ) -> Tensor:
         """Latents (b, k, c, n) of (song, prompt, seed) rows, n up to the longest's last window."""
         songs = [song for song, _, _ in rows]
-        windows = self._windows(max(song.samples for song in songs))
+        windows = self.form.windows(max(song.samples for song in songs))
         shape = (NUM_TRACKS, self.model.io_channels // NUM_TRACKS, windows.padded_length)
         noise = ItemNoise([seed for _, _, seed in rows], shape, self.device)
         negative = None
@@ -449,23 +370,19 @@ class Pipeline:
             noise,
             self._modulations([prompt for _, prompt, _ in rows]),
             windows,
-            self._chosen(songs),
+            [
+                (item, window)
+                for item, song in enumerate(songs)
+                for window, sounds in enumerate(song.sounding)
+                if sounds
+            ],
             self._given(task, songs, noise),
             negative,
             init,
         )
         return denoise(self.model.model, batch, sampling, callback)
 
-    def _chosen(self, songs: Sequence[_Song]) -> list[tuple[int, int]]:
-        """The (item, window) pairs that are sampled."""
-        chosen = []
-        for item, song in enumerate(songs):
-            count = len(self._windows(song.samples).starts)
-            sounds = song.sounding or [True] * count
-            chosen += [(item, window) for window in range(count) if sounds[window]]
-        return chosen
-
-    def _given(self, task: Task, songs: Sequence[_Song], noise: ItemNoise) -> Given | None:
+    def _given(self, task: Task, songs: Sequence[Song], noise: ItemNoise) -> Given | None:
         """The given track and the frames to keep, silent latents after a shorter song's end."""
         given, known = None, [song.given for song in songs if song.given is not None]
         if known and task.given is not None:
@@ -498,17 +415,17 @@ class Pipeline:
     def _best(
         self,
         task: Task,
-        song: _Song,
+        song: Song,
         prompt: TrackPrompts,
         candidates: Sequence[Tensor],
         callback: Callback | None,
-    ) -> _Track:
+    ) -> SampledTrack:
         """The candidate (k, c, n) with the highest score, its audio and all scores."""
-        tracks, like = [], song.total if self._masks(song.request) else None
+        tracks, like = [], song.total if self.form.masks(song.request) else None
         for latents in candidates:
             audio = self.decode(latents[task.prompted], song.samples, like)
             _advance(callback, "decode")
-            track = _Track(prompt, latents.cpu(), audio)
+            track = SampledTrack(prompt, latents.cpu(), audio)
             if len(candidates) > 1:
                 track.info = self._scores(task, song, track)
             tracks.append(track)
@@ -517,9 +434,9 @@ class Pipeline:
             tracks[best].info = {"candidates": [t.info for t in tracks], "chosen": best}
         return tracks[best]
 
-    def _scores(self, task: Task, song: _Song, track: _Track) -> dict[str, float]:
+    def _scores(self, task: Task, song: Song, track: SampledTrack) -> dict[str, float]:
         """How well the tracks of a candidate agree, and the prompted one with its prompt."""
-        like = song.total if self._masks(song.request) else None
+        like = song.total if self.form.masks(song.request) else None
         audio = {task.prompted: track.audio}
         for other in Track:
             if other is task.given and song.total is not None:
@@ -532,12 +449,12 @@ class Pipeline:
         scores = {"agreement": agrees} | ({} if similar is None else {"similarity": similar})
         return {"score": sum(scores.values())} | scores
 
-    def _finish(self, song: _Song, callback: Callback | None) -> Result:
+    def _finish(self, song: Song, callback: Callback | None) -> Result:
         """Tracks in the form of the given audio, and the sums that belong to the task."""
         request, task = song.request, song.request.info
         if task.given is Track.MIXTURE:
             return self._extracted(song, callback)
-        audio = [splice(request.keep, self._in_form(song, track.audio)) for track in song.tracks]
+        audio = [splice(request.keep, song.in_form(track.audio)) for track in song.tracks]
         if task.prompted is Track.SOURCE:
             names = prompt_names([track.prompt for track in song.tracks], ("mixture",))
         else:
@@ -548,14 +465,14 @@ class Pipeline:
             for part in audio if request.audio is None else [request.audio.samples, *audio]:
                 mixture += part
             named["mixture"] = mixture
-        return self._result(song, named)
+        return song.result(named)
 
-    def _extracted(self, song: _Song, callback: Callback | None) -> Result:
+    def _extracted(self, song: Song, callback: Callback | None) -> Result:
         """Sources, gated and refined, and the residual, which sum to the mixture."""
         request, given = song.request, song.request.audio
         mixture, rate = given.samples, given.sample_rate
         sources = [self._gated(song, track) for track in song.tracks]
-        if self._masks(request):
+        if self.form.masks(request):
             rests = []
             for track in song.tracks:
                 latents = track.latents[Track.SUBMIXTURE]
@@ -570,7 +487,7 @@ class Pipeline:
                 lambda: _advance(callback, "refine"),
             )
         else:
-            sources = [self._in_form(song, source) for source in sources]
+            sources = [song.in_form(source) for source in sources]
         sounds = sounding(mixture, rate)
         residual = mixture.copy()
         for number, source in enumerate(sources):
@@ -578,13 +495,13 @@ class Pipeline:
             source *= sounds
             residual -= source
         names = prompt_names([track.prompt for track in song.tracks], ("residual",))
-        return self._result(song, dict(zip(names, sources, strict=True)) | {"residual": residual})
+        return song.result(dict(zip(names, sources, strict=True)) | {"residual": residual})
 
-    def _gated(self, song: _Song, track: _Track) -> np.ndarray:
+    def _gated(self, song: Song, track: SampledTrack) -> np.ndarray:
         """The source, silent in windows in which it is not present; scores go to its info."""
-        finish, windows = song.request.finish, self._windows(song.samples)
+        finish, windows = song.request.finish, self.form.windows(song.samples)
         given = np.zeros_like(track.audio) if song.total is None else song.total
-        pairs = [self._by_window(audio).numpy() for audio in (track.audio, given)]
+        pairs = [self.form.by_window(audio).numpy() for audio in (track.audio, given)]
         found = []
         for source, mixture in zip(*pairs, strict=True):
             similar = self.similarity(song.request.info, track.prompt, source)
@@ -597,55 +514,18 @@ class Pipeline:
         if not finish.gate:
             return track.audio
         return gate(
-            track.audio, windows, self.ratio, [p.score >= finish.gate_threshold for p in found]
+            track.audio, windows, self.form.ratio, [p.score >= finish.gate_threshold for p in found]
         )
 
-    def _by_window(self, audio: np.ndarray) -> Tensor:
-        """(channels, samples) to (window, channels, samples), the last padded with silence."""
-        windows = self._windows(audio.shape[1])
-        padded = fit_length(audio, windows.padded_length * self.ratio)
-        return windows.cut(torch.from_numpy(padded), self.ratio)
-
-    def _in_form(self, song: _Song, audio: np.ndarray) -> np.ndarray:
-        """With the rate, channels and length of the request's audio, if it has any."""
-        like = song.request.like
-        if like is None:
-            return audio
-        audio = resample(audio, self.sample_rate, like.sample_rate) / np.float32(song.gain)
-        return to_channels(fit_length(audio, like.samples.shape[1]), len(like.samples))
-
-    def _result(self, song: _Song, audio: dict[str, np.ndarray]) -> Result:
-        request, like = song.request, song.request.like
-        info = describe(request, song.sampling, song.seed)
-        info["input_gain_db"] = 20 * float(np.log10(song.gain))  # latents are at the model's level
-        info["tracks"] = {name: _levels(track) for name, track in audio.items()}
-        latents = {}
-        for name, track in zip(audio, song.tracks, strict=False):  # sampled tracks come first
-            prompt = {"prompt": plain_prompt(track.prompt, request.info.prompted)}
-            info["tracks"][name] = prompt | info["tracks"][name] | track.info
-            latents[name] = track.latents[..., : self._frames(song.samples)]
-        name = request.audio.name if request.audio is not None else ""
-        rate = self.sample_rate if like is None else like.sample_rate
-        return Result(audio, rate, info, latents, name)
-
-    @contextmanager
-    def _enough_memory(self, sampling: Sampling) -> Iterator[None]:
-        """If torch cannot allocate, raise MemoryError with what did not fit and what may."""
-        try:
-            yield
-        except RuntimeError as error:
-            if _is_memory(error):
-                raise self._no_memory(sampling) from error
-            raise
-
-    def _no_memory(self, sampling: Sampling) -> MemoryError:
+    def _no_memory(self, sampling: Sampling) -> str:
+        """What to say if torch cannot allocate: what did not fit and what may."""
         seconds = self.window / self.sample_rate
         advice = "a shorter song, or a machine with more memory is needed"
         if sampling.window_batch > 1:
             advice = f"try window_batch {sampling.window_batch // 2}"
         if sampling.candidates > 1:
             advice = f"try fewer candidates than {sampling.candidates}"
-        return MemoryError(
+        return (
             f"not enough memory on {self.device} for {sampling.window_batch} windows of "
             f"{seconds:.1f} s at a time: {advice}"
         )
@@ -654,51 +534,6 @@ class Pipeline:
 def _advance(callback: Callback | None, stage: str) -> None:
     if callback is not None:
         callback({"stage": stage, "advance": 1})
-
-
-def _is_memory(error: RuntimeError) -> bool:
-    """Whether torch could not allocate, on a GPU or (only its text says so) on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _all_tracks(
-    task: Task, prompted: np.ndarray, given: np.ndarray | None
-) -> dict[Track, np.ndarray]:
-    """All tracks (channels, samples), from the prompted and the given one: m = u + s.
-
-    If nothing is given, the prompted track is the mixture, and also the whole of one of its parts.
-    """
-    if task.given is Track.MIXTURE:
-        return {Track.MIXTURE: given, Track.SUBMIXTURE: given - prompted, Track.SOURCE: prompted}
-    if task.given is not None:
-        return {Track.MIXTURE: given + prompted, task.given: given, task.prompted: prompted}
-    rest = Track.SUBMIXTURE if task.prompted is Track.SOURCE else Track.SOURCE
-    whole = Track.SOURCE if rest is Track.SUBMIXTURE else Track.SUBMIXTURE
-    return {Track.MIXTURE: prompted, whole: prompted, rest: np.zeros_like(prompted)}
-
-
-def _replaced(taken: Result, added: Result) -> Result:
-    """The result of replace from those of extract and add."""
-    (removed,) = taken.latents
-    extra = {"removed": taken.audio[removed], "residual": taken.audio["residual"]}
-    tracks = taken.info["tracks"]
-    info = {"task": "replace", "extract": taken.info, "add": added.info}
-    info["seconds"] = added.info["seconds"]
-    info["tracks"] = added.info["tracks"] | {
-        "removed": tracks[removed],
-        "residual": tracks["residual"],
-    }
-    return Result(added.audio | extra, added.sample_rate, info, added.latents, taken.name)
-
-
-def _levels(audio: np.ndarray) -> dict[str, float | None]:
-    """RMS and peak in dBFS; JSON has no -inf: silence is null."""
-    peak = max(float(audio.max()), -float(audio.min()))
-    return {"rms_db": _rounded(rms_db(audio)), "peak_db": _rounded(20 * np.log10(peak or 1e-300))}
-
-
-def _rounded(level: float) -> float | None:
-    return round(float(level), 2) if level > -1000 else None
 
 
 def load(

@@ -13,10 +13,11 @@ from torch import nn
 import mge_plugin
 from mge_plugin.devices import pick
 from mge_plugin.inference import pipeline as pipeline_module
-from mge_plugin.inference.pipeline import Pipeline, _all_tracks, pick_dtype
+from mge_plugin.inference.pipeline import Pipeline, pick_dtype
 from mge_plugin.inference.presence import Presence
 from mge_plugin.inference.request import Finish, Init, Keep, Request, Sampling, remix
 from mge_plugin.inference.sampling import UNBATCHED
+from mge_plugin.inference.song import all_tracks
 from mge_plugin.tracks import TASKS, Track
 from tests.cli.conftest import make_config
 from tests.inference.conftest import RATE, WINDOW
@@ -400,7 +401,7 @@ def test_what_was_done_is_plain_data(pipeline, noise, task):
     name = next(iter(made.latents))
     assert info["tracks"][name]["prompt"] == (new or "bass")
     samples = next(iter(made.audio.values())).shape[1]
-    assert made.latents[name].shape == (3, 4, -(-samples // pipeline.ratio))
+    assert made.latents[name].shape == (3, 4, -(-samples // pipeline.form.ratio))
     assert sum(event["advance"] for event in events) == pipeline.steps([request])
 
 
@@ -499,7 +500,7 @@ def test_seams_are_as_smooth_as_the_rest(pipeline):
         sampling = Sampling.paper(steps=4, long_form=form)
         audio = pipeline.generate("bass", 3.0, sampling=sampling).audio["mixture"][0]
         bend = abs(np.diff(audio, 2))
-        windows, ratio = pipeline._windows(len(audio)), pipeline.ratio
+        windows, ratio = pipeline.form.windows(len(audio)), pipeline.form.ratio
         edges = [s * ratio for s in windows.starts[1:]]
         edges += [(s + windows.overlap) * ratio for s in windows.starts[1:]]
         near = np.concatenate([bend[e - 16 : e + 16] for e in edges if e < len(bend) - 16])
@@ -513,7 +514,7 @@ def test_a_run_that_starts_near_a_sound_ends_near_it(pipeline, noise, task, samp
     """At a low level hardly anything is generated; at 1 the sound is not used."""
     audio = None if TASKS[task].given is None else (noise(3000), RATE)
     sound = noise(3000, seed=8)
-    latents = pipeline.encode(sound)[:, : -(-3000 // pipeline.ratio)]
+    latents = pipeline.encode(sound)[:, : -(-3000 // pipeline.form.ratio)]
     sampling = Sampling(steps=3, sampler=sampler)
 
     def distance(level):
@@ -538,7 +539,7 @@ def test_a_variation_has_the_form_of_its_sound_or_of_the_model(pipeline, noise):
 
 @pytest.mark.parametrize("task", sorted(TASKS))
 def test_tracks_to_start_from_sum_up(task, noise):
-    tracks = _all_tracks(TASKS[task], noise(50), noise(50, seed=1))
+    tracks = all_tracks(TASKS[task], noise(50), noise(50, seed=1))
     total = tracks[Track.SUBMIXTURE] + tracks[Track.SOURCE]
     assert_allclose(tracks[Track.MIXTURE], total, atol=1e-6)
     assert_allclose(tracks[TASKS[task].prompted], noise(50))
