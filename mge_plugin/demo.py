@@ -20,12 +20,12 @@ from mge_plugin.report import Clip, Page, Section, Table, write_page
 from minislakh import write_corpus
 
 INSTRUMENTS = ("bass", "drums", "guitar", "piano")
-OTHER_SONGS = 1000  # added to the seed: the weights were trained on songs of seed 0
+_OTHER_SONGS = 1000  # added to the seed: the weights were trained on songs of seed 0
 _SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
-class DemoSize:
+class _DemoSize:
     """How much the demo computes; the defaults take about a minute on two CPU cores."""
 
     songs: int = 5  # of which the one with most of the instruments is used
@@ -78,11 +78,11 @@ class _Extraction:
         ]
 
 
-def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) -> Path:
+def run_demo(out: Path, seed: int, device: str, size: _DemoSize | None = None) -> Path:
     """Write audio and a page under `out`; returns the page's path."""
-    size, start = size or DemoSize(), time.monotonic()
-    corpus = write_corpus(out / "corpus", size.songs, size.seconds, OTHER_SONGS + seed)
-    song = fullest_song(corpus)
+    size, start = size or _DemoSize(), time.monotonic()
+    corpus = write_corpus(out / "corpus", size.songs, size.seconds, _OTHER_SONGS + seed)
+    song = _fullest_song(corpus)
     model = find_model(DEFAULT_MODEL)
     pipeline = load(*model.paths, device=device)
     steps = size.steps or pipeline.sampling.steps
@@ -133,7 +133,7 @@ def run_demo(out: Path, seed: int, device: str, size: DemoSize | None = None) ->
     return write_page(page, out / "index.html")
 
 
-def fullest_song(corpus: Path) -> Song:
+def _fullest_song(corpus: Path) -> Song:
     """The song with most of the instruments."""
     songs = [
         song

@@ -15,16 +15,16 @@ from mge_plugin.models.clap import CHECKPOINT, TOKENIZER, TOKENIZER_NEEDS, has_t
 
 _PACKAGES = ("torch", "torchaudio", "pytorch-lightning", "gradio", "laion-clap", "transformers")
 _TESTED_PYTHONS = ("3.10", "3.11")
-CLAP_CHECKPOINTS = (CHECKPOINT, "630k-audioset-best.pt")
+_CLAP_CHECKPOINTS = (CHECKPOINT, "630k-audioset-best.pt")
 _CLAP_FOLDERS = (".", "checkpoints", "clap")  # in the working folder
-TOKENIZERS = ("models--roberta-base", "models--FacebookAI--roberta-base")  # in the hub's cache
-RENDERERS = ("mido", "pretty_midi", "tinysoundfont")
+_TOKENIZERS = ("models--roberta-base", "models--FacebookAI--roberta-base")  # in the hub's cache
+_RENDERERS = ("mido", "pretty_midi", "tinysoundfont")
 
 _Examination = Callable[[], tuple[str, str | None]]  # what is found, and the remedy of a problem
 
 
 @dataclass(frozen=True)
-class Finding:
+class _Finding:
     """One line of the report; `problem` is the remedy where something is wrong."""
 
     name: str
@@ -32,14 +32,14 @@ class Finding:
     problem: str | None = None
 
 
-def examine() -> Iterator[Finding]:
+def examine() -> Iterator[_Finding]:
     """Every finding, in the order of the report; one that fails does not hide the others."""
-    for name, examination in EXAMINATIONS.items():
+    for name, examination in _EXAMINATIONS.items():
         try:
-            finding = Finding(name, *examination())
+            finding = _Finding(name, *examination())
         except Exception as error:  # an installation can be broken in any way
             reason = f"{type(error).__name__}: {str(error) or 'no message'}".splitlines()[0]
-            finding = Finding(name, "broken", reason)
+            finding = _Finding(name, "broken", reason)
         yield finding
 
 
@@ -100,14 +100,14 @@ def _hooks() -> tuple[str, str | None]:
 
 def _clap_checkpoint() -> tuple[str, None]:
     folders = [Path.cwd() / name for name in _CLAP_FOLDERS]
-    found = [f / name for f in folders for name in CLAP_CHECKPOINTS if (f / name).is_file()]
-    return _listed(found, f"{CLAP_CHECKPOINTS[0]} not found (for configs with mge_clap)"), None
+    found = [f / name for f in folders for name in _CLAP_CHECKPOINTS if (f / name).is_file()]
+    return _listed(found, f"{_CLAP_CHECKPOINTS[0]} not found (for configs with mge_clap)"), None
 
 
 def _tokenizer() -> tuple[str, str | None]:
     local = {f: [f] for name in _CLAP_FOLDERS if (f := Path.cwd() / name / TOKENIZER).is_dir()}
     cached = {
-        f: f.glob("snapshots/*") for name in TOKENIZERS if (f := _hub_cache() / name).is_dir()
+        f: f.glob("snapshots/*") for name in _TOKENIZERS if (f := _hub_cache() / name).is_dir()
     }
     folders = local | cached
     whole = [folder for folder, places in folders.items() if any(map(has_tokenizer, places))]
@@ -129,14 +129,14 @@ def _hub_cache() -> Path:
 
 
 def _minislakh() -> tuple[str, str | None]:
-    missing = [name for name in RENDERERS if not find_spec(name)]
+    missing = [name for name in _RENDERERS if not find_spec(name)]
     if not missing:
         return "ready", None
     remedy = "pip install 'mge-plugin[minislakh]' && pip install --no-deps tinysoundfont"
     return f"without {', '.join(missing)}", remedy
 
 
-EXAMINATIONS: dict[str, _Examination] = {
+_EXAMINATIONS: dict[str, _Examination] = {
     "mge_plugin": _plugin,
     "Python": _python,
     sat.DISTRIBUTION: _sat,

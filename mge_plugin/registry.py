@@ -65,7 +65,7 @@ class _Hook:
         object.__setattr__(self, "module", f"stable_audio_tools.{self.module}")
 
 
-HOOKS = (
+_HOOKS = (
     _Hook(
         "models.factory", "create_model_from_config", is_our_model, "models.mge:create_mge_model"
     ),
@@ -127,14 +127,14 @@ HOOKS = (
 
 def install() -> None:
     """Register every hook, now or when its module is imported; calling it twice is harmless."""
-    for hook in HOOKS:
+    for hook in _HOOKS:
         wrapt.register_post_import_hook(functools.partial(_replace, hook), hook.module)
     sat.install()
 
 
 def installed() -> dict[str, bool]:
     """Factory name -> whether our replacement is in, for the SAT modules imported so far."""
-    imported = {hook: sys.modules[hook.module] for hook in HOOKS if hook.module in sys.modules}
+    imported = {hook: sys.modules[hook.module] for hook in _HOOKS if hook.module in sys.modules}
     functions = {hook.function: getattr(m, hook.function, None) for hook, m in imported.items()}
     return {name: hasattr(f, _MARK) for name, f in functions.items() if f is not None}
 

@@ -255,12 +255,12 @@ def _fit(lightning: Callable, trainer: Any, args: tuple, kwargs: dict) -> Any:
     """A folder as `ckpt_path` stands for its newest whole checkpoint."""
     path = kwargs.get("ckpt_path")
     if path is not None and Path(path).is_dir() and any(Path(path).rglob("*.ckpt")):
-        kwargs = kwargs | {"ckpt_path": str(newest_checkpoint(Path(path)))}
+        kwargs = kwargs | {"ckpt_path": str(_newest_checkpoint(Path(path)))}
         logger.info("resuming from %s", kwargs["ckpt_path"])
     return lightning(*args, **kwargs)
 
 
-def newest_checkpoint(folder: Path) -> Path:
+def _newest_checkpoint(folder: Path) -> Path:
     """The newest `.ckpt` file in a folder and its subfolders that is not cut off."""
     paths = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in paths:

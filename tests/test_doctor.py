@@ -28,14 +28,14 @@ def python(code: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
-def findings() -> dict[str, doctor.Finding]:
+def findings() -> dict[str, doctor._Finding]:
     return {finding.name: finding for finding in doctor.examine()}
 
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """An empty working folder and cache, and no import of SAT."""
-    monkeypatch.setitem(doctor.EXAMINATIONS, "hooks", lambda: ("in", None))
+    monkeypatch.setitem(doctor._EXAMINATIONS, "hooks", lambda: ("in", None))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
@@ -63,7 +63,7 @@ def test_the_whole_examination_leaves_the_network_alone():
 def test_versions_that_were_tested_are_no_problem(quick, monkeypatch):
     for version in upstream.TESTED_VERSIONS:
         monkeypatch.setattr(upstream, "sat_version", lambda version=version: version)
-        assert findings()["stable-audio-tools"] == doctor.Finding("stable-audio-tools", version)
+        assert findings()["stable-audio-tools"] == doctor._Finding("stable-audio-tools", version)
 
 
 def test_other_versions_are_a_problem_that_names_the_tested_ones(quick, monkeypatch):
@@ -77,7 +77,7 @@ def test_other_versions_are_a_problem_that_names_the_tested_ones(quick, monkeypa
 def test_missing_packages_are_reported_with_the_remedy(quick, monkeypatch):
     monkeypatch.setattr(upstream, "sat_version", lambda: None)
     monkeypatch.setattr(doctor, "_version", lambda package: None)
-    monkeypatch.setattr(doctor, "RENDERERS", ("mido", "no_such_module"))
+    monkeypatch.setattr(doctor, "_RENDERERS", ("mido", "no_such_module"))
     found = findings()
     assert found["stable-audio-tools"].problem == "pip install stable-audio-tools"
     assert found["gradio"].value == "not installed"
@@ -90,11 +90,11 @@ def test_an_examination_that_breaks_is_a_finding_and_hides_no_other(quick, monke
     def broken():
         raise OSError("libcudart.so.12: cannot open shared object file\nmore")
 
-    monkeypatch.setitem(doctor.EXAMINATIONS, "device", broken)
+    monkeypatch.setitem(doctor._EXAMINATIONS, "device", broken)
     found = findings()
-    assert list(found) == list(doctor.EXAMINATIONS)
+    assert list(found) == list(doctor._EXAMINATIONS)
     problem = "OSError: libcudart.so.12: cannot open shared object file"
-    assert found["device"] == doctor.Finding("device", "broken", problem)
+    assert found["device"] == doctor._Finding("device", "broken", problem)
     assert found["mge_plugin"].problem is None
 
 
@@ -102,8 +102,8 @@ def test_clap_files_are_looked_for_where_one_puts_them(quick):
     assert "not found" in findings()["CLAP checkpoint"].value
     (quick / "checkpoints").mkdir()
     for path in (
-        quick / doctor.CLAP_CHECKPOINTS[1],
-        quick / "checkpoints" / doctor.CLAP_CHECKPOINTS[0],
+        quick / doctor._CLAP_CHECKPOINTS[1],
+        quick / "checkpoints" / doctor._CLAP_CHECKPOINTS[0],
     ):
         path.touch()
         assert str(path) in findings()["CLAP checkpoint"].value
@@ -111,7 +111,7 @@ def test_clap_files_are_looked_for_where_one_puts_them(quick):
 
 def test_a_tokenizer_counts_when_it_is_whole(quick, monkeypatch):
     assert "not found" in findings()["CLAP tokenizer"].value
-    snapshot = quick / "cache" / "hub" / doctor.TOKENIZERS[0] / "snapshots" / "0a1b"
+    snapshot = quick / "cache" / "hub" / doctor._TOKENIZERS[0] / "snapshots" / "0a1b"
     snapshot.mkdir(parents=True)
     assert findings()["CLAP tokenizer"].problem.startswith("incomplete")
     (snapshot / "vocab.json").touch()

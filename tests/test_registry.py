@@ -23,7 +23,7 @@ FIND_COPIES = """
 import json, sys
 import mge_plugin.registry as registry
 left = []
-for hook in registry.HOOKS:
+for hook in registry._HOOKS:
     module = sys.modules[hook.module]
     ours = getattr(module, hook.function, None)
     if ours is None:
@@ -110,7 +110,7 @@ def test_a_factory_that_sat_no_longer_has_is_one_clear_error(monkeypatch):
     import stable_audio_tools.models.factory as factory
 
     monkeypatch.delattr(factory, "create_model_from_config")
-    hook = next(h for h in registry.HOOKS if h.function == "create_model_from_config")
+    hook = next(h for h in registry._HOOKS if h.function == "create_model_from_config")
     with pytest.raises(ImportError, match="has no create_model_from_config"):
         registry._replace(hook, factory)
 

@@ -114,9 +114,9 @@ def test_resuming_from_a_folder_takes_the_newest_whole_checkpoint(tmp_path):
     content = (tmp_path / "cut.ckpt").read_bytes()
     (tmp_path / "cut.ckpt").write_bytes(content[: len(content) // 2])
     os.utime(tmp_path / "cut.ckpt", (2000, 2000))
-    assert sat.newest_checkpoint(tmp_path) == tmp_path / "newest.ckpt"
+    assert sat._newest_checkpoint(tmp_path) == tmp_path / "newest.ckpt"
     with pytest.raises(FileNotFoundError):
-        sat.newest_checkpoint(tmp_path / "absent")
+        sat._newest_checkpoint(tmp_path / "absent")
 
 
 def test_sats_loader_explains_a_file_that_it_cannot_read(tmp_path):

@@ -261,7 +261,7 @@ def _open_tracks(config: _TracksConfig, form: Format) -> _TrackDataset:
     return _TrackDataset(_open_triplets(config, form), config.tracks)
 
 
-PRE_ENCODER = "PreEncodedLatentsInferenceWrapper"  # a class that only SAT's pre_encode.py has
+_PRE_ENCODER = "PreEncodedLatentsInferenceWrapper"  # a class that only SAT's pre_encode.py has
 
 DATASET_TYPES: dict[str, tuple[type, Callable[[Any, Format], Any]]] = {  # config, what opens it
     "mge_triplets": (TripletsConfig, _open_triplets),
@@ -306,7 +306,7 @@ def _refuse_pre_encoding(name: str) -> None:
 
     It creates a loader just as train.py does; only the module `__main__` tells the two apart.
     """
-    if hasattr(sys.modules.get("__main__"), PRE_ENCODER):
+    if hasattr(sys.modules.get("__main__"), _PRE_ENCODER):
         raise ConfigError(
             f"dataset type {name}: pre_encode.py cannot encode it, use `mge encode` with a dataset "
             "config of type mge_triplets (docs/encoding.md)"

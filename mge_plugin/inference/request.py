@@ -23,10 +23,10 @@ from mge_plugin.tracks import TASKS, Task, Track
 if TYPE_CHECKING:
     from torch import Tensor
 
-REFINEMENTS = ("auto", "mask", "none")
-LONG_FORMS = ("joint", "sequential")
+_REFINEMENTS = ("auto", "mask", "none")
+_LONG_FORMS = ("joint", "sequential")
 SCHEDULES = ("linear", "log-snr")
-CHOICES = ("best", "mean")
+_CHOICES = ("best", "mean")
 OUR_SAMPLERS = ("dpm-solver++", "ddim", "heun", "repaint")
 SAT_SAMPLERS = {  # stable-audio-tools' own, by diffusion objective
     "v": (
@@ -44,7 +44,7 @@ SAT_SAMPLERS = {  # stable-audio-tools' own, by diffusion objective
     ),
     "rectified_flow": ("euler", "rk4", "dpmpp", "pingpong"),
 }
-SAMPLERS = (*OUR_SAMPLERS, *SAT_SAMPLERS["v"], *SAT_SAMPLERS["rectified_flow"])
+_SAMPLERS = (*OUR_SAMPLERS, *SAT_SAMPLERS["v"], *SAT_SAMPLERS["rectified_flow"])
 _MAX_SEED = 2**63 - 1  # the largest that torch's generators take on every device
 _MAX_SECONDS = 4 * 3600.0
 _MAX_PROMPTS = 64
@@ -84,7 +84,7 @@ class Sampling:
         f"{', '.join(OUR_SAMPLERS)}; stable-audio-tools' {', '.join(SAT_SAMPLERS['v'])}; for "
         f"rectified flow {', '.join(SAT_SAMPLERS['rectified_flow'])}.",
         group="Sampling",
-        choices=SAMPLERS,
+        choices=_SAMPLERS,
     )
     schedule: str = option(
         "linear",
@@ -124,7 +124,7 @@ class Sampling:
         "joint",
         "Windows of a long song: all together, or one after another (outpainting).",
         group="Sampling",
-        choices=LONG_FORMS,
+        choices=_LONG_FORMS,
     )
     candidates: int = option(
         1, "Results sampled from different seeds.", group="Sampling", low=1, high=64
@@ -133,7 +133,7 @@ class Sampling:
         "best",
         "Of several candidates: the one with the best score, or the mean of their latents.",
         group="Sampling",
-        choices=CHOICES,
+        choices=_CHOICES,
     )
 
     def __post_init__(self) -> None:
@@ -188,7 +188,7 @@ class Finish:
         "mask: filter the source from the song itself; none: what the model made; auto: mask if "
         "the song has a higher rate or more channels than the model.",
         group="Extraction",
-        choices=REFINEMENTS,
+        choices=_REFINEMENTS,
     )
     gate: bool = option(
         True, "Silence an extracted source that is not in the song.", group="Extraction"

@@ -29,7 +29,7 @@ from mge_plugin.models.noise import RECTIFIED_FLOW, Objective, V
 from mge_plugin.sat import sample_with_sat
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
-T_MIN = 0.02  # the lowest level of a noised track in training (paper, section 2.2)
+_T_MIN = 0.02  # the lowest level of a noised track in training (paper, section 2.2)
 _T_MAX_SNR = 0.998  # where the log-SNR schedule leaves level 1, whose log-SNR is infinite
 _DIVERGED = 1e6  # latents have a deviation of about 1
 # SAT's samplers that draw noise, or choose steps, for the whole batch: each item is sampled alone.
@@ -43,15 +43,15 @@ UNBATCHED = (
 
 
 def linear_schedule(
-    steps: int, t_max: float = 1.0, t_min: float = T_MIN, objective: Objective = V
+    steps: int, t_max: float = 1.0, t_min: float = _T_MIN, objective: Objective = V
 ) -> Tensor:
     """The paper's levels: linspace(1, t_min, steps), float32, (steps,)."""
     _check(steps)
     return torch.linspace(t_max, min(t_min, t_max / 2), steps)
 
 
-def log_snr_schedule(
-    steps: int, t_max: float = 1.0, t_min: float = T_MIN, objective: Objective = V
+def _log_snr_schedule(
+    steps: int, t_max: float = 1.0, t_min: float = _T_MIN, objective: Objective = V
 ) -> Tensor:
     """Levels with evenly spaced log(alpha / sigma), after level 1 itself; (steps,).
 
@@ -71,7 +71,7 @@ def log_snr_schedule(
 
 SCHEDULES: dict[str, Callable[..., Tensor]] = {
     "linear": linear_schedule,
-    "log-snr": log_snr_schedule,
+    "log-snr": _log_snr_schedule,
 }
 
 
@@ -226,7 +226,7 @@ def _exponential_step(
     return ratio * x + (alpha_next - ratio * alpha) * denoised
 
 
-def sample_dpm_solver(
+def _sample_dpm_solver(
     model: _Denoiser,
     noise: Tensor,
     schedule: Tensor,
@@ -253,7 +253,7 @@ def sample_dpm_solver(
     return x
 
 
-def sample_heun(
+def _sample_heun(
     model: _Denoiser,
     noise: Tensor,
     schedule: Tensor,
@@ -284,7 +284,7 @@ def _log_snr(t: Tensor, objective: Objective) -> Tensor:
     return torch.log(alpha / sigma) if t < 1 else torch.tensor(-torch.inf)
 
 
-def sample_repaint(
+def _sample_repaint(
     model: _Denoiser,
     noise: Tensor,
     schedule: Tensor,
@@ -400,9 +400,9 @@ def _sat_step(step: Mapping[str, Any], objective: Objective) -> dict[str, Any]:
 
 _SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ddim": sample_ddim,
-    "dpm-solver++": sample_dpm_solver,
-    "heun": sample_heun,
-    "repaint": sample_repaint,
+    "dpm-solver++": _sample_dpm_solver,
+    "heun": _sample_heun,
+    "repaint": _sample_repaint,
 }
 
 

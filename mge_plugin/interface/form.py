@@ -20,7 +20,7 @@ from mge_plugin.interface.media import PLAYER, QUIET, read_upload
 from mge_plugin.prompts import Prompt, label_prompt
 from mge_plugin.tracks import TASKS
 
-HELP = {
+_HELP = {
     "generate": "New music from a text.",
     "extract": "The sources that the prompts name, and the rest, from a mixture.",
     "add": "New sources that fit a submixture, one after another.",
@@ -56,7 +56,7 @@ def build(pipeline: Pipeline) -> Fields:
     """The fields above the Run button, by the names that `read_request` reads."""
     fields: Fields = {}
     fields["task"] = gr.Radio(list(TASKS), value="extract", label="Task", elem_id="mge-task")
-    explanation = gr.Markdown(HELP["extract"])
+    explanation = gr.Markdown(_HELP["extract"])
     fields["given"] = _audio(_given_label("extract"), "mge-given")
     fields["songs"] = gr.File(
         label="More songs, with the same prompts", file_count="multiple", file_types=["audio"],
@@ -187,7 +187,7 @@ def _choose(task: str) -> list:
     """Show the fields that a task needs."""
     info = TASKS[task]
     return [
-        HELP[task],
+        _HELP[task],
         gr.update(visible=info.given is not None, label=_given_label(task)),
         gr.update(visible=info.given is not None),
         gr.update(visible=info.has_length),
@@ -209,10 +209,10 @@ def _suggest(prompts: gr.Textbox) -> None:
         label="Suggestions",
         elem_id="mge-suggestions",
     )
-    suggested.click(with_suggestion, [suggested, prompts], [prompts], **QUIET)
+    suggested.click(_with_suggestion, [suggested, prompts], [prompts], **QUIET)
 
 
-def with_suggestion(label: str | list[str], prompts: str | None) -> str:
+def _with_suggestion(label: str | list[str], prompts: str | None) -> str:
     """The prompts and a line for one more label."""
     label = label[0] if isinstance(label, list) else label
     lines = [line for line in (prompts or "").splitlines() if line.strip()]

@@ -64,7 +64,7 @@ _LENGTH_INFO = "Of music without an audio; 0 is the model's own, {:.1f} s"
 
 
 @dataclass(frozen=True)
-class Inputs:
+class _Inputs:
     """The values of SAT's components, by the names of its arguments, as a request."""
 
     values: Mapping[str, Any]
@@ -118,7 +118,7 @@ class Inputs:
     @cached_property
     def request(self) -> Request:
         """The task with its audio."""
-        name, prompts = parse_prompt(self.values["prompt"] or "", self.given is not None)
+        name, prompts = _parse_prompt(self.values["prompt"] or "", self.given is not None)
         info = TASKS[name]
         if info.given is not None and self.given is None:
             raise ValueError(
@@ -192,7 +192,7 @@ class Inputs:
         return f"{prompt[:60]}{without[:30]} cfg{self.values['cfg_scale']:g} seed{self.seed}"
 
 
-def parse_prompt(text: str, has_audio: bool) -> tuple[str, tuple[str, ...]]:
+def _parse_prompt(text: str, has_audio: bool) -> tuple[str, tuple[str, ...]]:
     """The task that a prefix such as `extract:` names, or else the usual one, and its prompts.
 
     Several sources have a line each; in `compose` commas separate them too.
@@ -207,7 +207,7 @@ def parse_prompt(text: str, has_audio: bool) -> tuple[str, tuple[str, ...]]:
     return name, tuple(piece.strip() for piece in pieces if piece.strip()) or ("",)
 
 
-def generate(desk: Desk, page: str | None, inputs: Inputs) -> Iterator[Step | tuple[str, list]]:
+def generate(desk: Desk, page: str | None, inputs: _Inputs) -> Iterator[Step | tuple[str, list]]:
     """Run the request: its steps, then the file and the pictures with captions."""
 
     def save(result: Result, preview: Preview) -> tuple[str, list]:
@@ -241,13 +241,13 @@ def _set_lora_strengths(model: torch.nn.Module, controls: Sequence[Any]) -> None
             set_lora_strength(part, strength, lora_index=index)
 
 
-def runner(desk: Desk, names: list[str]) -> Callable:
+def _runner(desk: Desk, names: list[str]) -> Callable:
     """What SAT's button calls with the values of the arguments `names`, then those of LoRAs."""
 
     def work(page: str | None, values: Sequence[Any]) -> Iterator[Any]:
         model = desk.pipeline.model
         named = dict(zip(names, values, strict=False))
-        inputs = Inputs(named, model.diffusion_objective)
+        inputs = _Inputs(named, model.diffusion_objective)
         desk.note_uploads(page, [named["inpaint_audio"], named["init_audio"]])
         _set_lora_strengths(model, values[len(names) :])
         for news in generate(desk, page, inputs):
@@ -287,7 +287,7 @@ def adjust(ui: gr.Blocks, desk: Desk, sample_size: int) -> None:
         stop = gr.Button("Cancel", variant="stop", size="sm", elem_id="mge-generation-cancel")
     tab.children.insert(0, tab.children.pop(tab.children.index(head)))
     connect_cancel(desk, stop, status)
-    run = with_names(runner(desk, names), names + [f"lora_{n}" for n in range(len(loras))])
+    run = with_names(_runner(desk, names), names + [f"lora_{n}" for n in range(len(loras))])
     connect_run(desk, run, event.inputs, [start, status, audio, gallery], "generate")
 
 
@@ -365,7 +365,7 @@ def _connect_mask(parts: Mapping[str, Any], seconds: float) -> None:
 
     def follow(path: str | None) -> tuple[dict, dict]:
         try:
-            return mask_ends(path, seconds)
+            return _mask_ends(path, seconds)
         except ValueError as error:
             raise gr.Error(str(error), duration=10, print_exception=False) from error
 
@@ -373,7 +373,7 @@ def _connect_mask(parts: Mapping[str, Any], seconds: float) -> None:
     audio.change(follow, [audio], [start, end], **QUIET)
 
 
-def mask_ends(path: str | None, window: float) -> tuple[dict, dict]:
+def _mask_ends(path: str | None, window: float) -> tuple[dict, dict]:
     """The mask's sliders for an audio: from its beginning to its end."""
     audio = read_upload(path or None, "Inpaint audio")
     longest = _ceil_tenth(audio.seconds if audio is not None else window)

@@ -274,7 +274,7 @@ def cover(frames: int, length: int, context: int) -> Iterator[Chunk]:
         yield Chunk(begin, end, max(0, begin - context), min(frames, end + context))
 
 
-PIECE_SECONDS = 30.0  # of a song at a time, so that memory does not grow with its length
+_PIECE_SECONDS = 30.0  # of a song at a time, so that memory does not grow with its length
 
 
 @torch.no_grad()
@@ -285,7 +285,7 @@ def encode_song(pretransform: AutoencoderPretransform, audio: Tensor, sample_rat
     """
     ratio, device = pretransform.downsampling_ratio, next(pretransform.parameters()).device
     pieces = []
-    for piece in _pieces(pretransform, audio.shape[-1] // ratio, sample_rate, encoder_context):
+    for piece in _pieces(pretransform, audio.shape[-1] // ratio, sample_rate, _encoder_context):
         used = audio[None, :, piece.first * ratio : piece.last * ratio].to(device)
         pieces.append(encode_waveforms(pretransform, used, False)[0, piece.kept, 0])
     return torch.cat(pieces).T
@@ -304,7 +304,7 @@ def decode_song(
     given: that is much faster.
     """
     ratio, parameter = pretransform.downsampling_ratio, next(pretransform.parameters())
-    for piece in _pieces(pretransform, latents.shape[-1], sample_rate, decoder_context):
+    for piece in _pieces(pretransform, latents.shape[-1], sample_rate, _decoder_context):
         used = latents[None, :, piece.first : piece.last].to(parameter.device, parameter.dtype)
         if like is not None and hasattr(pretransform.model.decoder, "with_phases"):
             around = like[None, :, piece.first * ratio : piece.last * ratio]
@@ -331,7 +331,7 @@ def _pieces(
     context_of: Callable[[AutoencoderPretransform], int | None],
 ) -> Iterator[Chunk]:
     """One piece for a short song and for a coder whose receptive field has no end."""
-    length = max(1, round(PIECE_SECONDS * sample_rate / pretransform.downsampling_ratio))
+    length = max(1, round(_PIECE_SECONDS * sample_rate / pretransform.downsampling_ratio))
     context = context_of(pretransform) if frames > length else None
     return cover(frames, frames, 0) if context is None else cover(frames, length, context)
 
@@ -359,8 +359,8 @@ _contexts: WeakKeyDictionary[AutoencoderPretransform, dict[str, int | None]] = W
 
 
 def measure_context(pretransform: AutoencoderPretransform) -> int:
-    """As `encoder_context`; raises ValueError where it cannot be measured."""
-    context = encoder_context(pretransform)
+    """As `_encoder_context`; raises ValueError where it cannot be measured."""
+    context = _encoder_context(pretransform)
     if context is None:
         raise ValueError(
             f"the encoder uses audio {_PROBE_FRAMES // 2 - 1} frames away or more, so songs cannot "
@@ -369,7 +369,7 @@ def measure_context(pretransform: AutoencoderPretransform) -> int:
     return context
 
 
-def encoder_context(pretransform: AutoencoderPretransform) -> int | None:
+def _encoder_context(pretransform: AutoencoderPretransform) -> int | None:
     """Frames on each side that the encoder uses for a frame; None if more than is measured."""
     shape = (pretransform.io_channels, _PROBE_FRAMES * pretransform.downsampling_ratio)
 
@@ -379,7 +379,7 @@ def encoder_context(pretransform: AutoencoderPretransform) -> int | None:
     return _context(pretransform, "encoder", encode, shape)
 
 
-def decoder_context(pretransform: AutoencoderPretransform) -> int | None:
+def _decoder_context(pretransform: AutoencoderPretransform) -> int | None:
     """Latent frames on each side that the decoder uses; None if more than is measured."""
 
     def decode(latents: Tensor) -> Tensor:

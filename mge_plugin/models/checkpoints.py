@@ -66,15 +66,15 @@ AUTOENCODER_TRAINING = Kind(
     "a training checkpoint of an autoencoder", "`mge import` extracts the autoencoder"
 )
 CLAP = Kind("a CLAP", "set it as ckpt_path of the mge_clap conditioner in the model config")
-OTHER_TRAINING = Kind(
+_OTHER_TRAINING = Kind(
     "a training checkpoint of another diffusion model",
     "open it with the program and the config that it was trained with",
 )
-OTHER_DIFFUSION = Kind(
+_OTHER_DIFFUSION = Kind(
     "another diffusion model of stable-audio-tools",
     "open it in stable-audio-tools with its own model config",
 )
-LIGHTNING = Kind(
+_LIGHTNING = Kind(
     "a Lightning checkpoint of another model", "open it with the program that trained it"
 )
 
@@ -83,8 +83,8 @@ _KINDS = {
     r"(diffusion\.)?model_dit\.": PUBLISHED,
     r"(diffusion\.)?model\.model\..*\.to_modulations\.": OURS,
     r"(text|audio)_branch\.": CLAP,
-    r"diffusion(_ema)?\.": OTHER_TRAINING,
-    r"model\.model\.": OTHER_DIFFUSION,
+    r"diffusion(_ema)?\.": _OTHER_TRAINING,
+    r"model\.model\.": _OTHER_DIFFUSION,
     r"autoencoder(_ema)?\.": AUTOENCODER_TRAINING,
     r"pretransform\.model\.(encoder|decoder)\.": INNER_AUTOENCODER,
     r"(encoder|decoder)\.layers\.": AUTOENCODER,
@@ -92,7 +92,7 @@ _KINDS = {
 _LIGHTNING_MARK = "pytorch-lightning_version"  # a text beside the tensors
 
 
-def kind_of(names: Iterable[str]) -> Kind | None:
+def _kind_of(names: Iterable[str]) -> Kind | None:
     """What tensors of these names are; None if the names do not show it."""
     names = [_plain_name(name) for name in names]
     for pattern, kind in _KINDS.items():
@@ -102,10 +102,10 @@ def kind_of(names: Iterable[str]) -> Kind | None:
 
 
 def kind_of_file(path: Path, names: Iterable[str]) -> Kind | None:
-    """As `kind_of`; where the names do not show it, whether Lightning wrote the file."""
-    if kind := kind_of(names):
+    """As `_kind_of`; where the names do not show it, whether Lightning wrote the file."""
+    if kind := _kind_of(names):
         return kind
-    return LIGHTNING if _LIGHTNING_MARK in _texts(path) else None
+    return _LIGHTNING if _LIGHTNING_MARK in _texts(path) else None
 
 
 _PARALLEL = "module."  # DistributedDataParallel puts it before every name
@@ -412,7 +412,7 @@ def copy_state_dict(model: nn.Module, state_dict: StateDict) -> None:
         )
     problems = misfits(network, {k: v for k, v in found.items() if k.startswith(OUR_NETWORK)})
     if problems:
-        kind = kind_of(found)
+        kind = _kind_of(found)
         other = f"{kind.name}; {kind.advice}" if kind not in (None, OURS) else None
         wrong = other or _other_size(expected, found) or "; ".join(problems)
         raise CheckpointError(f"the checkpoint does not fit the model config: {wrong}")
@@ -444,7 +444,7 @@ def _describe(kind: str, keys: list[str]) -> str:
 
 def _other_kind(path: Path, expected: Iterable[str], found: Iterable[str]) -> str | None:
     """What `found` is, if of another kind than `expected`, and what to do with it."""
-    wanted, kind = kind_of(expected), kind_of_file(path, found)
+    wanted, kind = _kind_of(expected), kind_of_file(path, found)
     if kind is None or kind is wanted:
         return None
     return f"{kind.name}, expected {wanted.name if wanted else 'another'}; {kind.advice}"

@@ -136,7 +136,7 @@ def has_tokenizer(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in files) for files in _TOKENIZER_FILES)
 
 
-class TextCache:
+class _TextCache:
     """A mapping text -> embedding (512,); one that is on disk is read at its first use."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -174,12 +174,12 @@ class TextCache:
 
 
 @functools.lru_cache(maxsize=4)
-def shared_texts(config: ClapConfig) -> TextCache:
+def _shared_texts(config: ClapConfig) -> _TextCache:
     """The process's cache for a config; its folder has a subfolder for each checkpoint."""
     if config.cache_dir is None:
-        return TextCache()
+        return _TextCache()
     config.check_files()
-    return TextCache(Path(config.cache_dir) / checkpoint_fingerprint(Path(config.ckpt_path))[:16])
+    return _TextCache(Path(config.cache_dir) / checkpoint_fingerprint(Path(config.ckpt_path))[:16])
 
 
 _TEXT = "text_branch."
@@ -188,7 +188,7 @@ _HEAD_WIDTH = 64  # of RoBERTa's attention
 _hub = threading.Lock()  # transformers' classes are patched for a moment
 
 
-def load_clap(ckpt_path: str, audio_model: str) -> nn.Module:
+def _load_clap(ckpt_path: str, audio_model: str) -> nn.Module:
     """laion-clap's model, float32 on the CPU, in eval mode, every weight from the file.
 
     torch's random generator is restored: a run must not depend on when this happens.
@@ -285,7 +285,7 @@ def _roberta_config(weights: Mapping[str, Tensor]) -> Any:
 _MAX_TOKENS = 77
 
 
-class ClapTokenizer:
+class _ClapTokenizer:
     """Texts to token ids and attention masks, padded to 77 tokens."""
 
     def __init__(self, folder: str, vocabulary: int) -> None:
@@ -340,26 +340,26 @@ _PARALLEL = 0.95  # cosine from which on two embeddings of different prompts are
 _loading = threading.Lock()  # a second thread waits for the first one's instance
 
 
-def _shared_clap(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
+def _shared_clap(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "_Clap":
     """The process's instance for these files; loaded at the first call."""
     with _loading:
         return _loaded(ckpt_path, tokenizer_path, audio_model)
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "Clap":
+def _loaded(ckpt_path: str, tokenizer_path: str, audio_model: str) -> "_Clap":
     ClapConfig(ckpt_path, tokenizer_path, audio_model).check_files()
-    model: Any = load_clap(ckpt_path, audio_model)
+    model: Any = _load_clap(ckpt_path, audio_model)
     vocabulary = model.text_branch.embeddings.word_embeddings.num_embeddings
-    clap = Clap(model, ClapTokenizer(tokenizer_path, vocabulary))
+    clap = _Clap(model, _ClapTokenizer(tokenizer_path, vocabulary))
     clap.check(f"{ckpt_path} with {tokenizer_path}")
     return clap
 
 
-class Clap:
+class _Clap:
     """Embeds texts and windows of audio as unit vectors; always float32."""
 
-    def __init__(self, model: Any, tokenizer: ClapTokenizer) -> None:  # laion-clap has no types
+    def __init__(self, model: Any, tokenizer: _ClapTokenizer) -> None:  # laion-clap has no types
         self.model = model
         self.tokenizer = tokenizer
 
@@ -424,7 +424,7 @@ class ClapEmbedder:
 
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (text, 512) on the CPU; each text is embedded once per process."""
-        cache = shared_texts(self.config)
+        cache = _shared_texts(self.config)
         missing = [text for text in dict.fromkeys(texts) if text not in cache]
         if missing:
             cache.add(missing, self._clap().texts(missing))
@@ -437,6 +437,6 @@ class ClapEmbedder:
         """
         return self._clap().audio(examples)
 
-    def _clap(self) -> Clap:
+    def _clap(self) -> _Clap:
         config = self.config
         return _shared_clap(config.ckpt_path, config.tokenizer_path, config.audio_model)

@@ -161,7 +161,7 @@ def _text_audio(config: Mapping[str, Any], width: int, where: str) -> _Embedder:
     return open_text_audio(parse_section(TextAudioConfig, config, where), width)
 
 
-CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], _Embedder]] = {
+_CONDITIONERS: dict[str, Callable[[Mapping[str, Any], int, str], _Embedder]] = {
     "mge_clap": _clap,
     "mge_text_audio": _text_audio,
     "mge_hashed_words": _hashed_words,
@@ -174,7 +174,7 @@ def create_conditioner(config: Mapping[str, Any]) -> MultiConditioner:
     section = parse_section(ConditioningConfig, config, where)
     conditioners = {}
     for i, entry in enumerate(section.configs):
-        build = choose(f"{where}.configs[{i}].type", entry.type, CONDITIONERS)
+        build = choose(f"{where}.configs[{i}].type", entry.type, _CONDITIONERS)
         embedder = build(entry.config, section.cond_dim, f"{where}.configs[{i}].config")
         conditioners[entry.id] = TrackConditioner(embedder, section.cond_dim)
     try:

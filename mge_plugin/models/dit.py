@@ -80,7 +80,7 @@ class DiTConfig:
             yield f"timestep_features_dim must be even, found {features}"
 
 
-class TimestepFeatures(Float32Module):
+class _TimestepFeatures(Float32Module):
     """Learned Fourier features of levels: (b, k) to (b, k, dim), in float32 as they are steep.
 
     The weight is a parameter on every SAT version; in SAT's own module it is one in 0.0.19 and
@@ -99,7 +99,7 @@ class TimestepFeatures(Float32Module):
         return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-class TrackGroupNorm(nn.Module):
+class _TrackGroupNorm(nn.Module):
     """GroupNorm over (a track's channels x frames), one group per track; (b, n, k*w) in and out.
 
     Computed in float32 without transposing: torch's own needs channels before frames, and copies.
@@ -122,7 +122,7 @@ class TrackGroupNorm(nn.Module):
         return torch.addcmul(shift, tracks, scale).flatten(2).to(x.dtype)
 
 
-class TrackLinear(nn.Conv1d):
+class _TrackLinear(nn.Conv1d):
     """One linear layer per track, without shared weights: (b, k, width) in, (b, k, out) out.
 
     Its weights have the published shape, of a grouped convolution over one frame, and SAT's LoRA
@@ -142,7 +142,7 @@ class TrackLinear(nn.Conv1d):
         return rearrange(y, "k o b -> b k o")
 
 
-class TrackBlock(TransformerBlock):
+class _TrackBlock(TransformerBlock):
     """SAT's adaLN transformer block, its scales, shifts and gates computed track by track."""
 
     def __init__(self, config: DiTConfig, layer_ix: int) -> None:
@@ -153,12 +153,12 @@ class TrackBlock(TransformerBlock):
             "to_scale_shift_gate", torch.zeros(_MODULATIONS * dim), persistent=False
         )
         if config.norm_type == "groupnorm":
-            self.pre_norm = TrackGroupNorm(dim)
-            self.ff_norm = TrackGroupNorm(dim)
+            self.pre_norm = _TrackGroupNorm(dim)
+            self.ff_norm = _TrackGroupNorm(dim)
         self.to_modulations = nn.Sequential(
             nn.SiLU(),
             Rearrange("b (k w) -> b k w", k=NUM_TRACKS),
-            TrackLinear(width, _MODULATIONS * width, bias=False),
+            _TrackLinear(width, _MODULATIONS * width, bias=False),
             Rearrange("b k (m w) -> b (m k w)", m=_MODULATIONS),
         )
         nn.init.zeros_(cast(Tensor, self.to_modulations[2].weight))
@@ -180,7 +180,7 @@ class MGEDiT(nn.Module):
         self.checkpointing = config.use_checkpointing is True  # auto: see `needs_checkpointing`
         dim, width = config.embed_dim, config.embed_dim // NUM_TRACKS
         features, embedding = config.timestep_features_dim, config.global_cond_dim
-        self.timestep_features = TimestepFeatures(features)
+        self.timestep_features = _TimestepFeatures(features)
         self.to_timestep_embed = _track_projection(features, width, width, bias=True)
         self.to_global_embed = _track_projection(embedding, embedding, width, bias=False)
         self.transformer = ContinuousTransformer(
@@ -190,7 +190,7 @@ class MGEDiT(nn.Module):
             dim_in=config.io_channels,
             dim_out=config.io_channels,
         )
-        self.transformer.layers.extend(TrackBlock(config, i) for i in range(config.depth))
+        self.transformer.layers.extend(_TrackBlock(config, i) for i in range(config.depth))
         self.preprocess_conv = _zero_conv(config.io_channels)
         self.postprocess_conv = _zero_conv(config.io_channels)
 
@@ -248,9 +248,9 @@ def _track_projection(width: int, hidden: int, out: int, bias: bool) -> nn.Seque
     """Two layers a track: (b, k, width) -> (b, k*out)."""
     return nn.Sequential(
         nn.Identity(),  # in the published weights the first layer is number 1
-        TrackLinear(width, hidden, bias),
+        _TrackLinear(width, hidden, bias),
         nn.SiLU(),
-        TrackLinear(hidden, out, bias),
+        _TrackLinear(hidden, out, bias),
         Rearrange("b k d -> b (k d)"),
     )
 

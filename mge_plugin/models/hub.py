@@ -69,7 +69,7 @@ def find_model(model: Path | str | None = None, ckpt: Path | str | None = None) 
             raise ConfigError("model: expected a model config beside the checkpoint, found none")
         return ModelFiles(str(model), read_json(model), Path(model), _checked(Path(ckpt)))
     name = str(model or os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL)
-    if name in shipped_models():
+    if name in _shipped_models():
         return _in_folder(shipped_file(f"weights/{name}/model.json").parent, name)
     path = Path(name)
     if path.is_dir():
@@ -79,12 +79,12 @@ def find_model(model: Path | str | None = None, ckpt: Path | str | None = None) 
     if match := _HUB_ID.fullmatch(name):
         return _on_hub(match["repo"], match["revision"], name)
     raise ConfigError(
-        f"model: expected {', '.join(shipped_models())}, a folder, a file or a Hub id such as "
+        f"model: expected {', '.join(_shipped_models())}, a folder, a file or a Hub id such as "
         f"user/repo, found {name!r}"
     )
 
 
-def shipped_models() -> list[str]:
+def _shipped_models() -> list[str]:
     """The names of the weights that ship with this package."""
     folder = shipped_file(f"weights/{DEFAULT_MODEL}/model.json").parents[1]
     return sorted(path.parent.name for path in folder.glob("*/model.json"))
@@ -92,7 +92,7 @@ def shipped_models() -> list[str]:
 
 def available_models() -> Iterator[ModelFiles]:
     """The shipped weights, and the three-track models in the Hub's cache."""
-    for name in shipped_models():
+    for name in _shipped_models():
         yield find_model(name)
     yield from _cached()
 

@@ -20,7 +20,7 @@ from mge_plugin.models.guidance import NO_GUIDANCE, Guidance
 from mge_plugin.models.noise import OBJECTIVES, Objective, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, pack, unpack
 
-GIVEN = "given"  # the conditioning key of a Given
+_GIVEN = "given"  # the conditioning key of a Given
 
 # SAT's samplers pass these to any network: they choose between ways to compute guidance of which
 # this network has one.
@@ -145,7 +145,7 @@ class MGEModel(ConditionedDiffusionModelWrapper):
         modulations = self.model.modulate(self.embeddings(conditioning_tensors))
         if negative:
             return {"negative_modulations": modulations}
-        return {"modulations": modulations, "given": conditioning_tensors.get(GIVEN)}
+        return {"modulations": modulations, "given": conditioning_tensors.get(_GIVEN)}
 
 
 def _first_weight(module: nn.Module) -> Tensor | None:

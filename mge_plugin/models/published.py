@@ -79,7 +79,7 @@ class Unseen:
             )
 
 
-def from_official(weights: Mapping[str, Tensor]) -> StateDict:
+def _from_official(weights: Mapping[str, Tensor]) -> StateDict:
     """Published names to ours; the tensors are the same objects."""
     return _renamed(weights, PUBLISHED_NETWORK, OUR_NETWORK, _MODULATION, _OUR_MODULATION)
 
@@ -143,7 +143,7 @@ def model_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any
     return config
 
 
-def autoencoder_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any]:
+def _autoencoder_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[str, Any]:
     """The config of an autoencoder alone, its tensors without prefix."""
     config = read_json(shipped_file("model_configs/mge_vae_16k.json"))
     section = _autoencoder(weights, unseen)
@@ -153,7 +153,7 @@ def autoencoder_config(weights: Mapping[str, Tensor], unseen: Unseen) -> dict[st
     return config
 
 
-def check_fit(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+def _check_fit(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     """The config's model without memory; a tensor too many, too few or of another shape raises."""
     try:
         with torch.device("meta"):
@@ -273,10 +273,10 @@ def _not_importable(kind: Kind | None, found: Mapping[str, Tensor]) -> str:
 
 
 def _import_model(found: Mapping[str, Tensor], unseen: Unseen) -> _Imported:
-    named = from_official(found)
+    named = _from_official(found)
     weights = {key: value for key, value in named.items() if key.startswith(_PARTS)}
     config = model_config(weights, unseen)
-    model: Any = check_fit(config, weights)
+    model: Any = _check_fit(config, weights)
     parts = {"network": model.model, "autoencoder": model.pretransform}
     left_out = sorted(named.keys() - weights.keys())
     return _Imported(checkpoints.PUBLISHED.name, weights, config, left_out, _parameters(parts))
@@ -284,8 +284,8 @@ def _import_model(found: Mapping[str, Tensor], unseen: Unseen) -> _Imported:
 
 def _import_autoencoder(found: Mapping[str, Tensor], unseen: Unseen) -> _Imported:
     weights = _whole_autoencoder(found)
-    config = autoencoder_config(weights, unseen)
-    model = check_fit(config, weights)
+    config = _autoencoder_config(weights, unseen)
+    model = _check_fit(config, weights)
     taken = {id(value) for value in weights.values()}
     left_out = sorted(key for key, value in found.items() if id(value) not in taken)
     return _Imported(

@@ -70,7 +70,7 @@ def _format_channels(count: int) -> str:
     return {1: "mono", 2: "stereo"}.get(count, f"{count} channels")
 
 
-def is_number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     """Whether a table cell is a number; '−3.1', '12 %' and '0.5 ± 0.1' are."""
     head = cell.replace(_MINUS, "-").split("±")[0].strip().rstrip("% ")
     try:
@@ -207,7 +207,7 @@ def _embed(clip: Clip) -> MixerTrack:
 
 def _numeric_columns(table: Table) -> list[bool]:
     cells = [[row[i] for row in table.rows] for i in range(len(table.columns))]
-    return [bool(column) and all(map(is_number, column)) for column in cells]
+    return [bool(column) and all(map(_is_number, column)) for column in cells]
 
 
 def _base64(data: bytes) -> str:

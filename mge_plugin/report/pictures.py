@@ -95,7 +95,7 @@ def decibels(amplitude: float) -> float:
     return float(20 * np.log10(amplitude)) if amplitude > 0 else -np.inf
 
 
-N_MELS = 128
+_N_MELS = 128
 _WINDOW_S = 0.064  # separates two notes a semitone apart from about 500 Hz on
 FLOOR_DB, VMAX_DB = -90.0, -10.0  # music seldom has more in one band
 WIDTH, HEIGHT = 840, 340  # pixels of a picture with axes
@@ -107,10 +107,10 @@ _AXIS_COLOUR = "#cfc8dc"
 _TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 
 
-def mel_spectrogram(
+def _mel_spectrogram(
     audio: np.ndarray, sample_rate: int, *, hop_length: int | None = None, floor_db: float = -120.0
 ) -> np.ndarray:
-    """Mel power in dB, (N_MELS, frames), never below `floor_db`; 0 dB is a full-scale sine.
+    """Mel power in dB, (mel bands, frames), never below `floor_db`; 0 dB is a full-scale sine.
 
     `audio` is (channels, samples) or (samples,). Channels are averaged as powers, so opposite
     phases do not cancel. Frame i is centred on sample i * `hop_length` (a quarter window if None).
@@ -123,7 +123,7 @@ def mel_spectrogram(
         n_fft=n_fft,
         hop_length=hop_length or n_fft // 4,
         center=False,  # padded above: librosa warns where audio is shorter than a window
-        n_mels=N_MELS,
+        n_mels=_N_MELS,
         norm=None,
     )
     power = power.mean(axis=0) / _full_scale_power(n_fft)
@@ -149,9 +149,9 @@ def spectrogram_png(
     if not axes:
         return _plain_png(samples, sample_rate, vmax_db, floor_db)
     hop_length = _hop_length(samples.shape[-1], sample_rate, width)
-    mel = mel_spectrogram(samples, sample_rate, hop_length=hop_length, floor_db=floor_db)
+    mel = _mel_spectrogram(samples, sample_rate, hop_length=hop_length, floor_db=floor_db)
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor=colour_stops(1)[0])
-    plot = figure.add_axes(plot_box(width, height))
+    plot = figure.add_axes(_plot_box(width, height))
     frame_edges = (np.array([0, mel.shape[1]]) - 0.5) * hop_length / sample_rate
     plot.imshow(
         mel,
@@ -160,14 +160,14 @@ def spectrogram_png(
         vmax=vmax_db,
         origin="lower",
         aspect="auto",
-        extent=(*frame_edges, 0, N_MELS),
+        extent=(*frame_edges, 0, _N_MELS),
     )
     _draw_time_axis(plot, samples.shape[-1] / sample_rate)
     _draw_frequency_axis(plot, sample_rate)
     return _png(figure)
 
 
-def plot_box(width: int = WIDTH, height: int = HEIGHT) -> tuple[float, float, float, float]:
+def _plot_box(width: int = WIDTH, height: int = HEIGHT) -> tuple[float, float, float, float]:
     """Left, bottom, width and height of the plot as shares of the picture, origin bottom left."""
     across = width - _MARGINS["left"] - _MARGINS["right"]
     up = height - _MARGINS["bottom"] - _MARGINS["top"]
@@ -185,7 +185,7 @@ def colour_stops(count: int) -> list[str]:
 def _plain_png(audio: np.ndarray, sample_rate: int, vmax_db: float, floor_db: float) -> bytes:
     """The plot alone, at one pixel per frame and band, as an indexed PNG."""
     hop_length = _hop_length(audio.shape[-1], sample_rate, _PLAIN_WIDTH)
-    mel = mel_spectrogram(audio, sample_rate, hop_length=hop_length, floor_db=floor_db)
+    mel = _mel_spectrogram(audio, sample_rate, hop_length=hop_length, floor_db=floor_db)
     shares = (mel[::-1] - floor_db) / (vmax_db - floor_db)
     picture = Image.fromarray(np.clip(np.rint(255 * shares), 0, 255).astype(np.uint8), mode="P")
     colours = matplotlib.colormaps[_COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
@@ -222,12 +222,12 @@ def _draw_time_axis(axes: Axes, duration_s: float) -> None:
 
 def _draw_frequency_axis(axes: Axes, sample_rate: int) -> None:
     """Put the ticks where the mel filters centred on them are drawn."""
-    edges = librosa.mel_frequencies(N_MELS + 2, fmin=0.0, fmax=sample_rate / 2)
+    edges = librosa.mel_frequencies(_N_MELS + 2, fmin=0.0, fmax=sample_rate / 2)
     ticks = [hz for hz in _TICKS_HZ if hz < 0.95 * sample_rate / 2]
-    places = np.interp(ticks, edges, np.arange(N_MELS + 2) - 0.5)
+    places = np.interp(ticks, edges, np.arange(_N_MELS + 2) - 0.5)
     labels = [f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in ticks]
     axes.set_yticks(places, labels)
-    axes.set_ylim(0, N_MELS)
+    axes.set_ylim(0, _N_MELS)
     _style(axes)
 
 
@@ -256,8 +256,8 @@ def _png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-PANEL_HEIGHT = 240  # pixels
-TITLE_HEIGHT = 30  # pixels
+_PANEL_HEIGHT = 240  # pixels
+_TITLE_HEIGHT = 30  # pixels
 
 
 def spectrogram_panels_png(
@@ -269,15 +269,15 @@ def spectrogram_panels_png(
     """
     if not panels:
         raise ValueError("panels: expected one sound or more, found none")
-    height = PANEL_HEIGHT + TITLE_HEIGHT
+    height = _PANEL_HEIGHT + _TITLE_HEIGHT
     picture = Image.new("RGB", (width, len(panels) * height), colour_stops(1)[0])
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=TITLE_HEIGHT // 2)
+    font = ImageFont.load_default(size=_TITLE_HEIGHT // 2)
     for place, (name, audio) in enumerate(panels.items()):
-        png = spectrogram_png(audio, sample_rate, width=width, height=PANEL_HEIGHT)
-        middle = place * height + TITLE_HEIGHT // 2
-        draw.text((TITLE_HEIGHT // 2, middle), name, fill=_AXIS_COLOUR, font=font, anchor="lm")
-        picture.paste(Image.open(io.BytesIO(png)), (0, place * height + TITLE_HEIGHT))
+        png = spectrogram_png(audio, sample_rate, width=width, height=_PANEL_HEIGHT)
+        middle = place * height + _TITLE_HEIGHT // 2
+        draw.text((_TITLE_HEIGHT // 2, middle), name, fill=_AXIS_COLOUR, font=font, anchor="lm")
+        picture.paste(Image.open(io.BytesIO(png)), (0, place * height + _TITLE_HEIGHT))
     file = io.BytesIO()
     picture.save(file, format="PNG", optimize=True)
     return file.getvalue()

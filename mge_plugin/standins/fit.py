@@ -189,7 +189,7 @@ class _MelFit:
     kept: float  # share of the features' variance that the latents keep
 
 
-def create_mel_autoencoder(config: Mapping[str, Any]) -> AudioAutoencoder:
+def _create_mel_autoencoder(config: Mapping[str, Any]) -> AudioAutoencoder:
     """SAT's autoencoder whose coders are both `mge_mel`, of its own config or a model's with it."""
     section = {"type": "autoencoder", "config": autoencoder_section(config)}
     model = create_pretransform(section, config["sample_rate"]).model
@@ -203,7 +203,7 @@ def create_mel_autoencoder(config: Mapping[str, Any]) -> AudioAutoencoder:
 
 
 @torch.no_grad()
-def fit_mel(model: AudioAutoencoder, batches: Iterable[Tensor], whitening: float) -> _MelFit:
+def _fit_mel(model: AudioAutoencoder, batches: Iterable[Tensor], whitening: float) -> _MelFit:
     """Set both matrices from `batches` (b, channel, samples) of audio."""
     if not 0 <= whitening <= 1:
         raise ConfigError(f"whitening: expected 0 to 1, found {whitening}")
@@ -236,10 +236,10 @@ def fit_mel_file(
     batch_size: int = 8,
 ) -> _MelFit:
     """Fit the autoencoder of `config` to windows of single tracks and write its weights."""
-    model = create_mel_autoencoder(config)
+    model = _create_mel_autoencoder(config)
     loader = _open_loader(dataset_config, config, batch_size)
     audio = first((reals for reals, _ in loader), -(-windows // batch_size))
-    fit = fit_mel(model, audio, whitening)
+    fit = _fit_mel(model, audio, whitening)
     write_weights(model.state_dict(), path)
     return fit
 
@@ -248,7 +248,7 @@ _START = 2.6  # logarithm of the first temperature's inverse; CLIP's
 _AUDIBLE = 1e-3  # smallest RMS of a sound that is used
 
 
-def contrastive_loss(sounds: Tensor, texts: Tensor, names: Sequence[str], scale: Tensor) -> Tensor:
+def _contrastive_loss(sounds: Tensor, texts: Tensor, names: Sequence[str], scale: Tensor) -> Tensor:
     """Of unit vectors (n, width) each; equal `names` are the same text."""
     same = torch.tensor([[a == b for b in names] for a in names], device=sounds.device).float()
     target = same / same.sum(dim=1, keepdim=True)
@@ -256,7 +256,7 @@ def contrastive_loss(sounds: Tensor, texts: Tensor, names: Sequence[str], scale:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def pairs_of(
+def _pairs_of(
     reals: Tensor, metadata: Sequence[dict[str, Any]], key: str
 ) -> tuple[list[Tensor], list[str]]:
     """Audible sounds (samples,) and their texts of a batch of triplets (b, k*channels, samples)."""
@@ -273,7 +273,7 @@ def pairs_of(
     return sounds, texts
 
 
-def fit_text_audio(
+def _fit_text_audio(
     embedder: TextAudio, batches: Iterable[Any], rate: int, steps: int, key: str = "prompt"
 ) -> float:
     """Train in place for `steps` batches of triplets; the last loss, averaged over some steps."""
@@ -285,9 +285,9 @@ def fit_text_audio(
     average = math.nan
     with tqdm(total=steps, desc="text and audio", unit="step") as bar:
         for reals, metadata in batches:
-            sounds, texts = pairs_of(reals, metadata, key)
+            sounds, texts = _pairs_of(reals, metadata, key)
             audio = torch.stack([to_mono(sound, rate) for sound in sounds]).to(scale.device)
-            loss = contrastive_loss(embedder.sounds(audio), embedder.texts(texts), texts, scale)
+            loss = _contrastive_loss(embedder.sounds(audio), embedder.texts(texts), texts, scale)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -302,7 +302,7 @@ def fit_text_audio(
     return average
 
 
-def create_text_audio(config: Mapping[str, Any]) -> tuple[str, TextAudio]:
+def _create_text_audio(config: Mapping[str, Any]) -> tuple[str, TextAudio]:
     """The `mge_text_audio` conditioner of a model config and its id; none, or two, raise."""
     conditioners = create_conditioner(config["model"]["conditioning"]).conditioners
     ours = {k: c.embedder for k, c in conditioners.items() if isinstance(c.embedder, TextAudio)}
@@ -326,9 +326,9 @@ def fit_text_audio_file(
 ) -> float:
     """Train the text-audio encoder of `config` on triplets and write its weights; the last loss."""
     torch.manual_seed(seed)
-    key, embedder = create_text_audio(config)
+    key, embedder = _create_text_audio(config)
     embedder.to(device)
     batches = _endless(_open_loader(dataset_config, config, batch_size))
-    loss = fit_text_audio(embedder, batches, config["sample_rate"], steps, key)
+    loss = _fit_text_audio(embedder, batches, config["sample_rate"], steps, key)
     write_weights(embedder.state_dict(), path)
     return loss

@@ -72,7 +72,7 @@ class MelConfig:
         return self.io_channels * self.n_mels * self.frames
 
 
-class MelSpectrogram(Float32Module):
+class _MelSpectrogram(Float32Module):
     """The STFT and its mel bands, there and back.
 
     Frames are centred on their own hop, so a signal of n hops has n frames; around it is silence.
@@ -161,7 +161,7 @@ class MelEncoder(Float32Module):
     def __init__(self, config: MelConfig) -> None:
         super().__init__()
         self.config = config
-        self.spectrogram = MelSpectrogram(config)
+        self.spectrogram = _MelSpectrogram(config)
         self.register_buffer("mean", torch.zeros(config.features))
         self.analysis = nn.Parameter(torch.eye(config.latent_dim, config.features))
 
@@ -184,7 +184,7 @@ class MelDecoder(Float32Module):
     def __init__(self, config: MelConfig) -> None:
         super().__init__()
         self.config = config
-        self.spectrogram = MelSpectrogram(config)
+        self.spectrogram = _MelSpectrogram(config)
         self.register_buffer("mean", torch.zeros(config.features))
         self.synthesis = nn.Parameter(torch.eye(config.features, config.latent_dim))
 

@@ -63,7 +63,7 @@ def _first_batch(loader: Iterable, count: int) -> tuple[Tensor, Sequence[Mapping
     return next(iter(loader))
 
 
-def demo_items(module: Any, loader: Iterable, count: int) -> _DemoItems:
+def _demo_items(module: Any, loader: Iterable, count: int) -> _DemoItems:
     """Up to `count` items, as the training wrapper `module` encodes them."""
     reals, metadata = _first_batch(loader, count)
     latents = module.encode(reals.to(module.device))[:count]
@@ -74,7 +74,7 @@ def demo_items(module: Any, loader: Iterable, count: int) -> _DemoItems:
     return _DemoItems(latents, audio.cpu(), metadata[:count])
 
 
-def sample_task(
+def _sample_task(
     module: Any, task: Task, items: _DemoItems, schedule: Tensor, cfg_scale: float
 ) -> Tensor:
     """The task's prompted track of each item, (b, channels, samples) on the CPU.
@@ -120,7 +120,7 @@ def _undisturbed(device: torch.device, *modules: nn.Module) -> Iterator[None]:
         yield
 
 
-def show_demo(logger: Logger, wav: Path, png: Path, name: str, step: int) -> None:
+def _show_demo(logger: Logger, wav: Path, png: Path, name: str, step: int) -> None:
     """Give a demo's sound and picture to a logger: TensorBoard, wandb or comet.
 
     Loggers that hold only numbers get nothing.
@@ -195,14 +195,14 @@ class _MGEDemoCallback(pl.Callback):
                 if task.new_prompt:  # extract and add, which have demos of their own
                     continue
                 for scale in self.config.demo_cfg_scales:
-                    made = sample_task(module, task, self.items, schedule, scale)
+                    made = _sample_task(module, task, self.items, schedule, scale)
                     sounds = self._sounds(task, made, _texts(model, task, self.items))
                     self._write(trainer, f"{name}_cfg{scale:g}", sounds, step)
         logger.info("demos of step %d are in %s", step, self.folder)
 
     def _items(self, module: Any) -> _DemoItems:
         """Items of the held-out set, with the prompts of `demo_cond` if there are any."""
-        items = demo_items(module, self.demo_dl, self.config.num_demos)
+        items = _demo_items(module, self.demo_dl, self.config.num_demos)
         prompts = self.config.demo_cond
         if not prompts:
             return items
@@ -231,7 +231,7 @@ class _MGEDemoCallback(pl.Callback):
         png = path.with_suffix(".png")
         write_file(png, spectrogram_panels_png(sounds, self.sample_rate))
         for shown_by in trainer.loggers:
-            show_demo(shown_by, path, png, name, step)
+            _show_demo(shown_by, path, png, name, step)
 
     def _report(self, error: Exception, step: int) -> None:
         """Log a failure, the first of its kind with where it happened."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PURPOSES = ("conditioning", "dropout", "timesteps", "given_noise", "noise", "posterior")
+_PURPOSES = ("conditioning", "dropout", "timesteps", "given_noise", "noise", "posterior")
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ItemRandomness:
 
     def generators(self, purpose: str) -> list[torch.Generator]:
         """One generator per item."""
-        stream = PURPOSES.index(purpose)
+        stream = _PURPOSES.index(purpose)
         return [_generator([self.seed, number, stream]) for number in self.numbers]
 
     def normal(self, purpose: str, shape: Sequence[int]) -> Tensor:

@@ -274,9 +274,9 @@ def test_check_never_shows_a_traceback(mge, tmp_path):
 
 
 def test_doctor_fails_if_something_is_wrong(mge, monkeypatch):
-    monkeypatch.setattr(doctor, "EXAMINATIONS", {"a": lambda: ("1.0", None)})
+    monkeypatch.setattr(doctor, "_EXAMINATIONS", {"a": lambda: ("1.0", None)})
     assert mge("doctor") == (0, f"{'a':22} 1.0\n", "")
-    monkeypatch.setitem(doctor.EXAMINATIONS, "b", lambda: ("missing", "pip install b"))
+    monkeypatch.setitem(doctor._EXAMINATIONS, "b", lambda: ("missing", "pip install b"))
     code, out, err = mge("doctor")
     assert (code, len(out.splitlines()), err) == (1, 2, "problem: b: pip install b\n")
 

@@ -8,13 +8,13 @@ import soundfile as sf
 import torch
 
 from mge_plugin import demo
-from mge_plugin.demo import INSTRUMENTS, DemoSize, run_demo
+from mge_plugin.demo import INSTRUMENTS, _DemoSize, run_demo
 from mge_plugin.inference.pipeline import load
 from mge_plugin.models.hub import DEFAULT_MODEL, find_model
 from tests.cli.conftest import make_config
 from tests.inference.conftest import model as model  # a fixture
 
-SMALLEST = DemoSize(songs=3, seconds=5.0, generated_seconds=1.5, steps=2)
+SMALLEST = _DemoSize(songs=3, seconds=5.0, generated_seconds=1.5, steps=2)
 
 
 @pytest.mark.slow

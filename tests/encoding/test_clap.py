@@ -14,7 +14,7 @@ from mge_plugin.data.latents.dataset import LatentsConfig, LatentsEntry, cut
 from mge_plugin.data.latents.encode import _create_grid, _embedder_fingerprint
 from mge_plugin.data.triplets import Window
 from mge_plugin.models.checkpoints import CheckpointError
-from mge_plugin.models.conditioning import CONDITIONERS
+from mge_plugin.models.conditioning import _CONDITIONERS
 from tests.encoding.tiny import RATE, RATIO, model_config
 
 WIDTH = 16
@@ -36,7 +36,7 @@ class Ear:
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setitem(CONDITIONERS, "mge_ear", lambda config, width, where: Ear())
+    monkeypatch.setitem(_CONDITIONERS, "mge_ear", lambda config, width, where: Ear())
     config = model_config()
     config["model"]["conditioning"]["configs"][0]["type"] = "mge_ear"
     return config

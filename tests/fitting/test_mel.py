@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mge_plugin.config import ConfigError
-from mge_plugin.standins.fit import create_mel_autoencoder, fit_mel
+from mge_plugin.standins.fit import _create_mel_autoencoder, _fit_mel
 
 CODER = {"type": "mge_mel", "config": {"n_mels": 16, "frames": 8, "latent_dim": 12}}
 
@@ -34,8 +34,8 @@ def batches():
 
 @pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
 def test_it_keeps_what_the_largest_components_hold(batches, whitening):
-    model = create_mel_autoencoder(config_of())
-    fit = fit_mel(model, batches, whitening)
+    model = _create_mel_autoencoder(config_of())
+    fit = _fit_mel(model, batches, whitening)
     features = model.encoder.features(torch.cat(batches)).flatten(0, 1)
     latents = (features - model.encoder.mean) @ model.encoder.analysis.T
     again = latents @ model.decoder.synthesis.T + model.decoder.mean
@@ -47,9 +47,9 @@ def test_it_keeps_what_the_largest_components_hold(batches, whitening):
 
 
 def test_latents_have_a_deviation_of_one_and_whitened_each_of_them(batches):
-    model = create_mel_autoencoder(config_of())
+    model = _create_mel_autoencoder(config_of())
     for whitening in (0.0, 1.0):
-        fit_mel(model, batches, whitening)
+        _fit_mel(model, batches, whitening)
         latents = model.encoder(torch.cat(batches)).transpose(0, 1).flatten(1)
         assert latents.square().mean().sqrt().item() == pytest.approx(1, abs=0.01)
         deviations = latents.std(dim=1)
@@ -60,14 +60,14 @@ def test_latents_have_a_deviation_of_one_and_whitened_each_of_them(batches):
 
 
 def test_what_cannot_be_fitted(batches):
-    model = create_mel_autoencoder(config_of())
+    model = _create_mel_autoencoder(config_of())
     with pytest.raises(ConfigError, match=r"whitening: expected 0 to 1, found 1\.5"):
-        fit_mel(model, batches, 1.5)
+        _fit_mel(model, batches, 1.5)
     with pytest.raises(ConfigError, match="8 latent frames are too few to fit 12 channels"):
-        fit_mel(model, [torch.randn(1, 1, 8 * 1024)], 0.5)
+        _fit_mel(model, [torch.randn(1, 1, 8 * 1024)], 0.5)
     oobleck = {
         "type": "oobleck",
         "config": {"channels": 4, "c_mults": [1], "strides": [1024], "latent_dim": 12},
     }
     with pytest.raises(ConfigError, match="type mge_mel, found OobleckEncoder and MelDecoder"):
-        create_mel_autoencoder(config_of(oobleck))
+        _create_mel_autoencoder(config_of(oobleck))

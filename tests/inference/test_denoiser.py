@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from mge_plugin.inference.denoiser import Batch, Denoiser, denoise
-from mge_plugin.inference.request import LONG_FORMS, Sampling
+from mge_plugin.inference.request import _LONG_FORMS, Sampling
 from mge_plugin.inference.sampling import UNBATCHED, ItemNoise, linear_schedule, sampler_names
 from mge_plugin.inference.windows import WindowRows, Windows
 from mge_plugin.models.dit import DiTConfig
@@ -86,7 +86,7 @@ def test_where_no_window_is_chosen_there_are_zeros():
     assert joined[1, ..., 12:].eq(1).all() and not joined[1, ..., :12].any()
 
 
-@pytest.mark.parametrize("form", LONG_FORMS)
+@pytest.mark.parametrize("form", _LONG_FORMS)
 @pytest.mark.parametrize("frames", [1, 5, 8, 9, 30])
 @pytest.mark.parametrize("sampler", ["ddim", "dpm-solver++", "heun", "euler", "k-heun"])
 def test_an_oracle_of_windows_makes_whole_songs(form, frames, sampler):
@@ -101,7 +101,7 @@ def test_an_oracle_of_windows_makes_whole_songs(form, frames, sampler):
     assert max(oracle.rows) <= 3
 
 
-@pytest.mark.parametrize("form", LONG_FORMS)
+@pytest.mark.parametrize("form", _LONG_FORMS)
 def test_the_result_does_not_depend_on_the_batch_of_windows(network, form):
     songs = batch(network, Windows.cover(30, SIZE))
     found = [
@@ -112,7 +112,7 @@ def test_the_result_does_not_depend_on_the_batch_of_windows(network, form):
     assert_close(found[2], found[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("form", LONG_FORMS)
+@pytest.mark.parametrize("form", _LONG_FORMS)
 def test_a_song_in_a_batch_with_a_longer_one_is_the_song_alone(network, form):
     short, long = Windows.cover(14, SIZE), Windows.cover(40, SIZE)
     sampling = Sampling.paper(steps=5, long_form=form)

@@ -14,25 +14,25 @@ from torch.testing import assert_close
 from mge_plugin.config import ConfigError
 from mge_plugin.inference.request import OUR_SAMPLERS, SAT_SAMPLERS, Sampling
 from mge_plugin.inference.sampling import (
+    _T_MIN,
     SCHEDULES,
-    T_MIN,
     ItemNoise,
     _back,
+    _log_snr_schedule,
     _renew,
+    _sample_dpm_solver,
+    _sample_heun,
+    _sample_repaint,
     candidate_seed,
     check_sampler,
     ddim_step,
     linear_schedule,
-    log_snr_schedule,
     sample,
     sample_ddim,
-    sample_dpm_solver,
-    sample_heun,
-    sample_repaint,
     sampler_names,
 )
 from mge_plugin.models.given import Given
-from mge_plugin.models.mge import GIVEN, create_mge_model
+from mge_plugin.models.mge import _GIVEN, create_mge_model
 from mge_plugin.models.noise import OBJECTIVES, V, per_track
 from mge_plugin.tracks import NUM_TRACKS, Track, unpack
 
@@ -150,7 +150,7 @@ def test_items_of_a_batch_may_have_different_given_tracks(oracle, latents, noise
 def test_the_schedule_is_the_papers():
     schedule = linear_schedule(250)
     assert_close(schedule, torch.linspace(1, 0.02, 250))
-    assert T_MIN == 0.02
+    assert _T_MIN == 0.02
 
 
 @pytest.mark.parametrize("steps", [0, -1])
@@ -181,7 +181,7 @@ def exact(noise):
 
 
 @pytest.mark.parametrize(
-    ("sampler", "order"), [(sample_ddim, 1), (sample_dpm_solver, 2), (sample_heun, 2)]
+    ("sampler", "order"), [(sample_ddim, 1), (_sample_dpm_solver, 2), (_sample_heun, 2)]
 )
 def test_the_error_falls_by_the_order_of_the_solver(sampler, order):
     noise, (alpha, sigma) = randn(3), V.alpha_sigma(torch.tensor(0.98))
@@ -201,9 +201,11 @@ def test_solvers_of_second_order_need_fewer_steps():
     def error(sampler, schedule):
         return (sampler(gaussian, noise, schedule) - exact(noise)).abs().mean()
 
-    assert error(sample_dpm_solver, log_snr_schedule(20)) < error(sample_ddim, linear_schedule(100))
-    assert error(sample_dpm_solver, linear_schedule(50)) < error(sample_ddim, linear_schedule(100))
-    assert error(sample_heun, linear_schedule(20)) < error(sample_ddim, linear_schedule(50))
+    assert error(_sample_dpm_solver, _log_snr_schedule(20)) < error(
+        sample_ddim, linear_schedule(100)
+    )
+    assert error(_sample_dpm_solver, linear_schedule(50)) < error(sample_ddim, linear_schedule(100))
+    assert error(_sample_heun, linear_schedule(20)) < error(sample_ddim, linear_schedule(50))
 
 
 def test_dpm_solver_is_its_algorithm_written_out():
@@ -213,7 +215,7 @@ def test_dpm_solver_is_its_algorithm_written_out():
     def model(x, t):
         return 0.3 * x + per_track(t) * x.flip(-1)
 
-    found = sample_dpm_solver(model, noise, schedule)
+    found = _sample_dpm_solver(model, noise, schedule)
     levels = [*schedule.tolist(), 0.0]
     alpha = [math.cos(t * math.pi / 2) for t in levels]
     sigma = [math.sin(t * math.pi / 2) for t in levels]
@@ -299,7 +301,7 @@ def test_repaint_is_the_papers_algorithm_written_out(resamplings):
         return 0.3 * x + per_track(t) * x.flip(1)
 
     given = Given(known, mask)
-    found = sample_repaint(
+    found = _sample_repaint(
         model, noise, schedule, fresh=fresh, given=given, resamplings=resamplings
     )
     expected = literal_repaint(model, noise, schedule, known, per_track(mask), resamplings)
@@ -322,7 +324,7 @@ def test_the_way_back_lands_on_the_noise_process():
 
 def test_no_resampling_at_all_is_refused():
     with pytest.raises(ValueError, match="resamplings"):
-        sample_repaint(gaussian, randn(1), linear_schedule(3), resamplings=0)
+        _sample_repaint(gaussian, randn(1), linear_schedule(3), resamplings=0)
 
 
 @pytest.mark.parametrize("sampler", OUR_SAMPLERS)
@@ -351,12 +353,12 @@ def test_frames_to_keep_come_back_and_the_others_are_the_oracles(sampler):
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_the_log_snr_schedule_is_even_in_log_snr(objective):
-    levels = log_snr_schedule(12, objective=OBJECTIVES[objective])
+    levels = _log_snr_schedule(12, objective=OBJECTIVES[objective])
     assert float(levels[0]) == 1.0 and float(levels[-1]) == pytest.approx(0.02, abs=1e-6)
     alpha, sigma = OBJECTIVES[objective].alpha_sigma(levels[1:].double())
     steps = torch.log(alpha / sigma).diff()
     assert_close(steps, steps.mean().expand_as(steps), atol=1e-3, rtol=0)
-    assert_close(log_snr_schedule(1), torch.ones(1))
+    assert_close(_log_snr_schedule(1), torch.ones(1))
 
 
 @pytest.mark.parametrize("sampler", OUR_SAMPLERS)
@@ -449,7 +451,7 @@ def models():
 def run_sat(model, sampler, given=None, negative=None, steps=6):
     """Latents (b, k, c, n) of `generate_diffusion_cond`, two items, guidance 3."""
     prompts = [{"prompt": {"source": "The sound of the bass"}}] * 2
-    tensors = model.conditioner(prompts, "cpu") | {GIVEN: given}
+    tensors = model.conditioner(prompts, "cpu") | {_GIVEN: given}
     latents = generate_diffusion_cond(
         model,
         steps=steps,

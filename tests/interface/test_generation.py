@@ -12,7 +12,7 @@ from stable_audio_tools.interface import gradio as sat_gradio
 from stable_audio_tools.interface.interfaces import diffusion_cond as sat
 
 from mge_plugin.interface import generation_tab, media
-from mge_plugin.interface.generation_tab import Inputs, parse_prompt
+from mge_plugin.interface.generation_tab import _Inputs, _parse_prompt
 from mge_plugin.interface.sessions import QUEUE, Step, desk_of
 from tests.interface.conftest import RATE, WINDOW, make_ui, tiny_config, tiny_model
 
@@ -48,7 +48,7 @@ def generate(desk):
     def run(prompt=BASS, **values):
         few = {"steps": 2, "sampler_type": "v-ddim", "cfg_scale": 2.0, "seconds_total": 0}
         values = defaults | few | {"prompt": prompt, "seed": "1", "apg_scale": 0.0} | values
-        inputs = Inputs(values, "v")
+        inputs = _Inputs(values, "v")
         (news,) = (
             n for n in generation_tab.generate(desk, "page", inputs) if not isinstance(n, Step)
         )
@@ -74,7 +74,7 @@ def generate(desk):
     ],
 )
 def test_a_prefix_chooses_the_task(text, has_audio, expected):
-    assert parse_prompt(text, has_audio) == expected
+    assert _parse_prompt(text, has_audio) == expected
 
 
 def test_a_prompt_alone_makes_one_window_or_the_given_seconds(generate):
@@ -152,7 +152,7 @@ def test_previews_come_every_so_many_steps(generate):
     ],
 )
 def test_the_init_noise_level_is_sats(objective, sampler, noise, level):
-    inputs = Inputs({"init_noise_level": noise, "sampler_type": sampler}, objective)
+    inputs = _Inputs({"init_noise_level": noise, "sampler_type": sampler}, objective)
     assert inputs.init_level == pytest.approx(level)
 
 
@@ -293,9 +293,9 @@ def test_the_api_names_its_parameters(ui):
 
 
 def test_the_mask_follows_the_audio(song_file):
-    start, end = generation_tab.mask_ends(str(song_file), window=0.5)
+    start, end = generation_tab._mask_ends(str(song_file), window=0.5)
     assert (start["value"], end["value"], end["maximum"]) == (0.0, 0.8, 0.8)
-    assert generation_tab.mask_ends(None, window=0.52)[1]["value"] == 0.6
+    assert generation_tab._mask_ends(None, window=0.52)[1]["value"] == 0.6
 
 
 def test_another_model_gets_sats_own_page(monkeypatch):

@@ -181,15 +181,15 @@ def test_presets_begin_with_the_models_own():
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_shows_what_it_needs(task):
     text, given, songs, seconds, new = form._choose(task)
-    assert text == form.HELP[task]
+    assert text == form._HELP[task]
     assert given["visible"] == songs["visible"] == (task not in ("generate", "compose"))
     assert seconds["visible"] != given["visible"]
     assert new["visible"] == (task == "replace")
 
 
 def test_suggestions_make_lines():
-    once = form.with_suggestion(["bass"], "")
-    lines = form.with_suggestion(["drums"], once).splitlines()
+    once = form._with_suggestion(["bass"], "")
+    lines = form._with_suggestion(["drums"], once).splitlines()
     assert lines == ["The sound of the bass", "The sound of the drums"]
 
 

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mge_plugin.models.dit import (
     DiTConfig,
     MGEDiT,
-    TrackBlock,
-    TrackGroupNorm,
-    TrackLinear,
+    _TrackBlock,
+    _TrackGroupNorm,
+    _TrackLinear,
     needs_checkpointing,
 )
 from mge_plugin.tracks import NUM_TRACKS
@@ -61,7 +61,7 @@ def test_nothing_is_checkpointed_without_gradients(make_network, golden, checkpo
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_layer_per_track_is_a_grouped_convolution(bias):
     torch.manual_seed(0)
-    layer, x = TrackLinear(8, 5, bias), torch.randn(4, NUM_TRACKS, 8)
+    layer, x = _TrackLinear(8, 5, bias), torch.randn(4, NUM_TRACKS, 8)
     expected = F.conv1d(x.reshape(4, 24, 1), layer.weight, layer.bias, groups=NUM_TRACKS)
     assert_close(layer(x), expected.reshape(4, NUM_TRACKS, 5))
     with torch.autocast("cpu", torch.bfloat16):
@@ -70,7 +70,7 @@ def test_a_linear_layer_per_track_is_a_grouped_convolution(bias):
 
 def test_a_tracks_norm_depends_on_that_track_alone():
     torch.manual_seed(0)
-    norm, x = TrackGroupNorm(12), 3 + 5 * torch.randn(2, 7, 12)
+    norm, x = _TrackGroupNorm(12), 3 + 5 * torch.randn(2, 7, 12)
     y = rearrange(norm(x), "b n (k w) -> b k (n w)", k=NUM_TRACKS)
     assert_close(y.mean(dim=2), torch.zeros(2, NUM_TRACKS), atol=1e-5, rtol=0)
     assert_close(y.std(dim=2, correction=0), torch.ones(2, NUM_TRACKS), atol=1e-4, rtol=0)
@@ -80,7 +80,7 @@ def test_a_tracks_norm_depends_on_that_track_alone():
 
 def test_the_norm_per_track_is_torchs_group_norm():
     torch.manual_seed(0)
-    norm, x = TrackGroupNorm(12), 3 + 5 * torch.randn(2, 7, 12)
+    norm, x = _TrackGroupNorm(12), 3 + 5 * torch.randn(2, 7, 12)
     torch.nn.init.normal_(norm.gamma)
     torch.nn.init.normal_(norm.beta)
     expected = F.group_norm(x.transpose(1, 2), NUM_TRACKS, norm.gamma, norm.beta, norm.eps)
@@ -101,7 +101,10 @@ class Copies(TorchDispatchMode):
 def test_a_block_copies_no_more_than_sats_own():
     config = DiTConfig(24, 96, 1, 3, 16)
     with torch.device("meta"), torch.no_grad():
-        ours, sats = TrackBlock(config, 0), transformer.TransformerBlock(96, 32, global_cond_dim=96)
+        ours, sats = (
+            _TrackBlock(config, 0),
+            transformer.TransformerBlock(96, 32, global_cond_dim=96),
+        )
         x, counts = torch.empty(2, 9, 96), []
         for block, condition in ((ours, torch.empty(1, 2, 576)), (sats, torch.empty(2, 576))):
             with Copies() as copies:
@@ -120,4 +123,4 @@ def test_automatic_checkpointing_is_off_on_a_cpu():
 def test_sats_sharding_finds_our_blocks(network):
     """Its FSDP policy wraps every instance of its own block."""
     found = [m for m in network.modules() if isinstance(m, transformer.TransformerBlock)]
-    assert [type(block) for block in found] == [TrackBlock, TrackBlock]
+    assert [type(block) for block in found] == [_TrackBlock, _TrackBlock]

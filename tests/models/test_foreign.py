@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import save_file
 
 from mge_plugin.models.checkpoints import (
+    _LIGHTNING,
+    _OTHER_DIFFUSION,
+    _OTHER_TRAINING,
     AUTOENCODER,
     AUTOENCODER_TRAINING,
     CLAP,
     INNER_AUTOENCODER,
-    LIGHTNING,
-    OTHER_DIFFUSION,
-    OTHER_TRAINING,
     OURS,
     PUBLISHED,
     CheckpointError,
-    kind_of,
+    _kind_of,
     load_into,
     read_checkpoint,
 )
@@ -58,8 +58,8 @@ def refused(read, path) -> str:
         (["diffusion.model_dit.x"], PUBLISHED),
         ([f"model.model.{BLOCK}.to_modulations.2.weight", "pretransform.model.x"], OURS),
         ([f"diffusion.model.model.{BLOCK}.to_modulations.2.weight", "losses.x"], OURS),
-        ([f"model.model.{BLOCK}.cross_attn.x", "pretransform.model.encoder.x"], OTHER_DIFFUSION),
-        ([f"diffusion.model.model.{BLOCK}.cross_attn.x"], OTHER_TRAINING),
+        ([f"model.model.{BLOCK}.cross_attn.x", "pretransform.model.encoder.x"], _OTHER_DIFFUSION),
+        ([f"diffusion.model.model.{BLOCK}.cross_attn.x"], _OTHER_TRAINING),
         (["module.text_branch.x", "module.logit_scale_a"], CLAP),
         (["audio_branch.x"], CLAP),
         (["autoencoder.encoder.layers.0.bias", "discriminator.x"], AUTOENCODER_TRAINING),
@@ -71,7 +71,7 @@ def refused(read, path) -> str:
     ],
 )
 def test_the_names_of_tensors_tell_what_they_are(names, kind):
-    assert kind_of(names) is kind
+    assert _kind_of(names) is kind
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_cannot_be_imported_is_told(tmp_path, name, sentence):
 def test_a_lightning_checkpoint_of_another_model_is_told(tmp_path):
     beside = {"pytorch-lightning_version": "2.5.5", "epoch": 1}
     path = saved(tmp_path / "resnet.ckpt", {"layer1.weight": torch.ones(1)}, **beside)
-    sentence = f"{LIGHTNING.name}, expected {{}}; {LIGHTNING.advice}"
+    sentence = f"{_LIGHTNING.name}, expected {{}}; {_LIGHTNING.advice}"
     expected = sentence.format("the published three-track model")
     assert refused(import_checkpoint, path) == expected
     model = Model([f"model.model.{BLOCK}.to_modulations.2.weight"])
@@ -147,7 +147,7 @@ def test_a_clap_with_its_scores_is_read_and_recognised(tmp_path):
     ("weights", "beside", "name"),
     [
         (whole_weights, {}, PUBLISHED.name),
-        (lambda: {"a": torch.ones(1)}, {"pytorch-lightning_version": "2.5"}, LIGHTNING.name),
+        (lambda: {"a": torch.ones(1)}, {"pytorch-lightning_version": "2.5"}, _LIGHTNING.name),
     ],
 )
 def test_a_file_with_more_than_tensors_is_told_what_it_is(tmp_path, weights, beside, name):

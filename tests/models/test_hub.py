@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from mge_plugin.config import ConfigError
-from mge_plugin.models.hub import DEFAULT_MODEL, available_models, find_model, shipped_models
+from mge_plugin.models.hub import DEFAULT_MODEL, _shipped_models, available_models, find_model
 
 CONFIG = {"model": {"diffusion": {"type": "mge_dit"}}, "card": {"labels": ["bass"]}}
 
@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 def test_the_default_is_the_shipped_model_or_the_environments(folder, monkeypatch):
     monkeypatch.delenv("MGE_MODEL", raising=False)
-    assert DEFAULT_MODEL in shipped_models()
+    assert DEFAULT_MODEL in _shipped_models()
     assert find_model().name == DEFAULT_MODEL == find_model(DEFAULT_MODEL).name
     monkeypatch.chdir(folder)
     (folder / DEFAULT_MODEL).mkdir()
@@ -157,4 +157,4 @@ def test_a_hub_id_is_downloaded_once_with_token_revision_and_offline_mode(hub, t
 
 def test_available_models_are_the_shipped_ones_at_least(tmp_path, monkeypatch):
     monkeypatch.setattr("mge_plugin.models.hub._cached", lambda: iter(()))
-    assert [model.name for model in available_models()] == shipped_models()
+    assert [model.name for model in available_models()] == _shipped_models()

@@ -17,8 +17,8 @@ from mge_plugin.models.given import Given
 from mge_plugin.models.mge import create_mge_model, model_problems
 from mge_plugin.models.published import (
     Unseen,
-    autoencoder_config,
-    check_fit,
+    _autoencoder_config,
+    _check_fit,
     import_checkpoint,
     model_config,
 )
@@ -123,9 +123,9 @@ def test_every_name_of_the_full_size_checkpoint_finds_its_place():
     """Sizes, parameters and config of the real one, on the meta device."""
     with torch.device("meta"):
         published = {key: torch.empty(shape) for key, shape in KEYS.items()}
-    weights = official.from_official(published)
+    weights = official._from_official(published)
     config = model_config(weights, Unseen())
-    model = check_fit(config, weights)
+    model = _check_fit(config, weights)
     assert sum(p.numel() for p in model.model.parameters()) == 1_023_040_640
     assert sum(p.numel() for p in model.pretransform.parameters()) == 156_110_721
     assert official.to_official(weights).keys() == published.keys()
@@ -139,7 +139,7 @@ def test_every_name_of_the_full_size_checkpoint_finds_its_place():
     assert config["model"]["pretransform"] == expected["pretransform"]
     bare = {key.removeprefix(PREFIX): v for key, v in weights.items() if key.startswith(PREFIX)}
     vae = json.loads((shipped / "mge_vae_16k.json").read_text())
-    assert autoencoder_config(bare, Unseen()) == vae
+    assert _autoencoder_config(bare, Unseen()) == vae
 
 
 def renamed(weights):

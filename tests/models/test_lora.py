@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import remove_parametrizations
 from torch.testing import assert_close
 
 from mge_plugin import registry
-from mge_plugin.models.dit import TrackLinear
+from mge_plugin.models.dit import _TrackLinear
 
 if not find_spec("stable_audio_tools.models.lora"):
     pytest.skip("LoRA came with stable-audio-tools 0.0.20", allow_module_level=True)
@@ -116,7 +116,7 @@ def test_every_linear_layer_of_the_network_is_adapted(model_config, base):
     }
     assert adapted == layers
     per_track = [
-        name for name in adapted if isinstance(base.model.get_submodule(name), TrackLinear)
+        name for name in adapted if isinstance(base.model.get_submodule(name), _TrackLinear)
     ]
     assert len(per_track) == 2 + 2 + 2  # timestep, embedding, one a block
 

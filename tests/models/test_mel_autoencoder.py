@@ -8,7 +8,7 @@ import torch
 from mge_plugin import registry
 from mge_plugin.config import ConfigError
 from mge_plugin.models.autoencoder import autoencoder_problems
-from mge_plugin.standins.mel_autoencoder import MelConfig, MelDecoder, MelEncoder, MelSpectrogram
+from mge_plugin.standins.mel_autoencoder import MelConfig, MelDecoder, MelEncoder, _MelSpectrogram
 
 RATE = 16000
 WHOLE = {"n_mels": 96, "frames": 8, "latent_dim": 96 * 8}  # nothing is left out
@@ -21,7 +21,7 @@ def tone(hertz, seconds=1.024, level=0.3):
 
 @pytest.fixture
 def spectrogram():
-    return MelSpectrogram(MelConfig())
+    return _MelSpectrogram(MelConfig())
 
 
 def test_a_signal_comes_back_from_its_stft(spectrogram):

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from mge_plugin.inference.pipeline import Pipeline
 from mge_plugin.inference.request import Finish, Sampling
 from mge_plugin.inference.sampling import linear_schedule
-from mge_plugin.models.dit import TimestepFeatures
+from mge_plugin.models.dit import _TimestepFeatures
 from mge_plugin.models.given import Given
 from mge_plugin.models.mge import create_mge_model
 from mge_plugin.tracks import Track, unpack
@@ -76,7 +76,7 @@ def test_ten_steps_drift_little_and_their_state_is_float32(make_network, golden,
 def test_close_levels_stay_apart(dtype):
     """The features' frequencies reach 50 turns: a level rounded to bf16 is off by half a turn."""
     torch.manual_seed(0)
-    features, t = TimestepFeatures(256), torch.tensor([[0.02, 0.021, 1.0]])
+    features, t = _TimestepFeatures(256), torch.tensor([[0.02, 0.021, 1.0]])
     expected = features(t)
     assert (expected[0, 0] - expected[0, 1]).abs().max() > 0.1
     with torch.autocast("cpu", dtype):
@@ -116,13 +116,13 @@ def test_sats_samplers_keep_their_state_in_float32(make_network):
 
 
 def test_features_follow_to_another_device_and_back_from_double():
-    features = TimestepFeatures(8)
+    features = _TimestepFeatures(8)
     weight = features.weight.detach().clone()
     assert features.double().weight.dtype == torch.float32
     assert_close(features.weight.detach(), weight)
     assert features.to("meta").weight.device.type == "meta"
     with torch.device("meta"):
-        empty = TimestepFeatures(8).half()
+        empty = _TimestepFeatures(8).half()
     assert empty.to_empty(device="cpu").weight.dtype == torch.float32
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mge_plugin.report.page import format_db, format_length, is_number
+from mge_plugin.report.page import _is_number, format_db, format_length
 from mge_plugin.report.pictures import measure_levels
 
 
@@ -42,9 +42,9 @@ def test_lengths_are_readable(seconds, text):
 
 @pytest.mark.parametrize("cell", ["3", "−3.1", "12 %", "0.5 ± 0.1", "1e-4"])
 def test_a_number_is_known(cell):
-    assert is_number(cell)
+    assert _is_number(cell)
 
 
 @pytest.mark.parametrize("cell", ["", "drums", "3 of 4", "%"])
 def test_a_text_is_known(cell):
-    assert not is_number(cell)
+    assert not _is_number(cell)

@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot
 from PIL import Image
 
-from mge_plugin.report.pictures import N_MELS, mel_spectrogram, plot_box, spectrogram_png
+from mge_plugin.report.pictures import _N_MELS, _mel_spectrogram, _plot_box, spectrogram_png
 
 
 def sine(frequency, sample_rate=16000, seconds=0.5):
@@ -19,7 +19,7 @@ def picture(*args, **kwargs):
 
 def plot(image):
     """Pixels (height, width, colour) inside of the axes, without the feet of the ticks."""
-    left, bottom, width, height = plot_box(*image.size)
+    left, bottom, width, height = _plot_box(*image.size)
     across, up = image.size
     rows = slice(round((1 - bottom - height) * up), round((1 - bottom) * up))
     columns = slice(round(left * across), round((left + width) * across))
@@ -28,27 +28,27 @@ def plot(image):
 
 @pytest.mark.parametrize("sample_rate", [8000, 16000, 44100])
 def test_a_full_scale_sine_is_near_0_db_in_its_band_and_nowhere_else(sample_rate):
-    mel = mel_spectrogram(sine(1000, sample_rate), sample_rate)
-    centres = librosa.mel_frequencies(N_MELS + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
+    mel = _mel_spectrogram(sine(1000, sample_rate), sample_rate)
+    centres = librosa.mel_frequencies(_N_MELS + 2, fmin=0, fmax=sample_rate / 2)[1:-1]
     steady = mel[:, mel.shape[1] // 2]
-    assert mel.shape[0] == N_MELS
+    assert mel.shape[0] == _N_MELS
     assert -3.1 < steady.max() < 0.1
     assert centres[steady.argmax()] == pytest.approx(1000, rel=0.04)
     assert steady[abs(centres - 1000) > 200].max() < -50
 
 
 def test_half_the_amplitude_is_6_db_less():
-    loud, quiet = (mel_spectrogram(scale * sine(1000), 16000).max() for scale in (1, 0.5))
+    loud, quiet = (_mel_spectrogram(scale * sine(1000), 16000).max() for scale in (1, 0.5))
     assert loud - quiet == pytest.approx(6.02, abs=0.01)
 
 
 def test_opposite_phases_do_not_cancel():
-    mono = mel_spectrogram(sine(1000), 16000)
-    np.testing.assert_allclose(mel_spectrogram([sine(1000), -sine(1000)], 16000), mono, atol=1e-3)
+    mono = _mel_spectrogram(sine(1000), 16000)
+    np.testing.assert_allclose(_mel_spectrogram([sine(1000), -sine(1000)], 16000), mono, atol=1e-3)
 
 
 def test_silence_lies_on_the_floor():
-    assert np.all(mel_spectrogram(np.zeros(8000), 16000, floor_db=-90) == -90)
+    assert np.all(_mel_spectrogram(np.zeros(8000), 16000, floor_db=-90) == -90)
 
 
 def test_silence_is_dark():

@@ -17,10 +17,9 @@ from stable_audio_tools.training import (
 from torch.testing import assert_close
 
 from mge_plugin.inference.sampling import linear_schedule
-from mge_plugin.report.pictures import PANEL_HEIGHT, TITLE_HEIGHT
+from mge_plugin.report.pictures import _PANEL_HEIGHT, _TITLE_HEIGHT
 from mge_plugin.tracks import TASKS
 from mge_plugin.training import demo
-from mge_plugin.training import demo as demo_items
 
 
 def build(model_config, dataset_config, workers=0):
@@ -76,12 +75,12 @@ def test_every_task_is_written_as_sound_and_picture(
         assert len(audio) == 2 * (model_config["sample_size"] + 4000)  # two items, two gaps
         panels = 1 if row.given is None else 3
         picture = Image.open(path.with_suffix(".png"))
-        assert picture.height == panels * (PANEL_HEIGHT + TITLE_HEIGHT)
+        assert picture.height == panels * (_PANEL_HEIGHT + _TITLE_HEIGHT)
 
 
 def test_the_held_out_sounds_are_drawn_under_their_names(model_config, dataset_config, trainer):
     wrapper, loader, callback = build(model_config, dataset_config)
-    callback.items = demo_items.demo_items(wrapper, loader, 2)
+    callback.items = demo._demo_items(wrapper, loader, 2)
     made = torch.zeros(2, 1, model_config["sample_size"])
     sounds = callback._sounds(TASKS["add"], made, "a | b")
     assert list(sounds) == ["given submixture", "true source", "made source: a | b"]
@@ -113,13 +112,13 @@ def test_training_goes_on_as_if_there_were_no_demos(
 
 def test_the_averaged_weights_are_heard(model_config, dataset_config):
     wrapper, loader, _ = build(model_config, dataset_config)
-    items = demo_items.demo_items(wrapper, loader, 1)
+    items = demo._demo_items(wrapper, loader, 1)
     for parameter in wrapper.diffusion.model.parameters():
         parameter.data.fill_(float("nan"))
 
     def made():
         with torch.no_grad():
-            return demo_items.sample_task(
+            return demo._sample_task(
                 wrapper, TASKS["extract"], items, linear_schedule(2), cfg_scale=2.0
             )
 
@@ -130,8 +129,8 @@ def test_the_averaged_weights_are_heard(model_config, dataset_config):
 
 def test_the_text_of_the_prompted_track_is_asked(model_config, dataset_config):
     wrapper, loader, _ = build(model_config, dataset_config)
-    items = demo_items.demo_items(wrapper, loader, 1)
-    (asked,) = demo_items._prompts(wrapper.diffusion, TASKS["extract"], items)
+    items = demo._demo_items(wrapper, loader, 1)
+    (asked,) = demo._prompts(wrapper.diffusion, TASKS["extract"], items)
     assert asked == {"prompt": {"source": items.metadata[0]["prompt"]["source"]}}
     assert asked["prompt"]["source"].startswith("The sound of the ")
 
@@ -142,7 +141,7 @@ def test_demos_may_have_prompts_of_their_own(model_config, dataset_config):
     wrapper, _, callback = build(model_config, dataset_config)
     items = callback._items(wrapper)
     for name, texts in {"extract": ["a", "b"], "generate": ["a", None]}.items():
-        found = demo_items._prompts(wrapper.diffusion, TASKS[name], items)
+        found = demo._prompts(wrapper.diffusion, TASKS[name], items)
         label = TASKS[name].prompted.label
         assert [item["prompt"][label] for item in found] == texts
 
@@ -159,7 +158,7 @@ def test_latents_are_decoded_to_be_shown(model_config, dataset_config):
     model_config["training"]["pre_encoded"] = True
     wrapper, _, _ = build(model_config, dataset_config)
     latents = torch.randn(1, 96, 32)
-    items = demo_items.demo_items(wrapper, [(latents, [{"prompt": {"source": "bass"}}])], 4)
+    items = demo._demo_items(wrapper, [(latents, [{"prompt": {"source": "bass"}}])], 4)
     assert items.audio.shape == (1, 3, 1, 8192)
     assert items.audio.abs().max() > 0
 
@@ -167,13 +166,13 @@ def test_latents_are_decoded_to_be_shown(model_config, dataset_config):
 def test_demos_run_in_the_trainers_precision(
     model_config, dataset_config, trainer, tmp_path, monkeypatch
 ):
-    seen, sample_task = [], demo.sample_task
+    seen, sample_task = [], demo._sample_task
 
     def sample(module, task, items, schedule, cfg_scale):
         seen.append((torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), schedule.dtype))
         return sample_task(module, task, items, schedule, cfg_scale)
 
-    monkeypatch.setattr(demo, "sample_task", sample)
+    monkeypatch.setattr(demo, "_sample_task", sample)
     wrapper, loader, callback = build(model_config, dataset_config)
     trainer(max_steps=1, callbacks=[callback], precision="bf16-mixed").fit(wrapper, loader)
     assert set(seen) == {(True, False, torch.float32)}
@@ -190,7 +189,7 @@ def test_a_later_failure_is_logged_and_training_goes_on(
             raise RuntimeError("out of memory")
         return torch.zeros(2, 1, 8192)
 
-    monkeypatch.setattr(demo, "sample_task", sample)
+    monkeypatch.setattr(demo, "_sample_task", sample)
     steps = Steps()
     with caplog.at_level(logging.ERROR, logger="mge_plugin"):
         trainer(max_steps=6, callbacks=[callback, steps]).fit(wrapper, loader)
@@ -209,7 +208,7 @@ def test_a_failure_at_the_first_step_ends_the_run(
     def sample(*_):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(demo, "sample_task", sample)
+    monkeypatch.setattr(demo, "_sample_task", sample)
     wrapper, loader, callback = build(model_config, dataset_config)
     with pytest.raises(RuntimeError, match="out of memory"):
         trainer(max_steps=3, callbacks=[callback]).fit(wrapper, loader)

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mge_plugin.data.audio import write_wav
 from mge_plugin.report.pictures import spectrogram_panels_png
 from mge_plugin.tracks import TASKS
-from mge_plugin.training.demo import show_demo
+from mge_plugin.training.demo import _show_demo
 
 RATE = 16000
 
@@ -54,7 +54,7 @@ def files(tmp_path):
 
 def test_wandb_gets_both(files):
     logger = offline(WandbLogger)
-    show_demo(logger, *files, "add_cfg2", 3)
+    _show_demo(logger, *files, "add_cfg2", 3)
     logged = {}
     for name, (values,), _ in logger.experiment.calls:
         assert name == "log"
@@ -65,7 +65,7 @@ def test_wandb_gets_both(files):
 
 def test_comet_gets_both(files):
     logger = offline(CometLogger)
-    show_demo(logger, *files, "add_cfg2", 3)
+    _show_demo(logger, *files, "add_cfg2", 3)
     (audio, (path,), options), (image, (picture,), named) = logger.experiment.calls
     assert (audio, path, options["file_name"]) == ("log_audio", str(files[0]), "add_cfg2")
     assert options["sample_rate"] == RATE
@@ -74,7 +74,7 @@ def test_comet_gets_both(files):
 
 def test_tensorboard_gets_both(files, tmp_path):
     logger = TensorBoardLogger(str(tmp_path), name="board")
-    show_demo(logger, *files, "add_cfg2", 3)
+    _show_demo(logger, *files, "add_cfg2", 3)
     logger.finalize("success")
     board = EventAccumulator(logger.log_dir)
     board.Reload()
@@ -86,7 +86,7 @@ def test_tensorboard_gets_both(files, tmp_path):
 
 def test_a_logger_of_numbers_gets_none(files, tmp_path):
     logger = CSVLogger(str(tmp_path / "csv"))
-    show_demo(logger, *files, "add_cfg2", 3)
+    _show_demo(logger, *files, "add_cfg2", 3)
     assert not (tmp_path / "csv").exists()
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from mge_plugin.training.randomness import PURPOSES, ItemRandomness, item_numbers
+from mge_plugin.training.randomness import _PURPOSES, ItemRandomness, item_numbers
 
 CPU = torch.device("cpu")
 
@@ -17,9 +17,9 @@ def test_seeds_items_and_purposes_have_streams_of_their_own():
         ItemRandomness(seed, [number]).uniform(purpose).item()
         for seed in (0, 1, 2**31)
         for number in (0, 1, 2, 10**9)
-        for purpose in PURPOSES
+        for purpose in _PURPOSES
     }
-    assert len(streams) == 3 * 4 * len(PURPOSES)
+    assert len(streams) == 3 * 4 * len(_PURPOSES)
 
 
 def test_noise_is_gaussian():

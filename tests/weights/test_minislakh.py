@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mge_plugin.data.audio import read_audio, resample, rms_db, to_channels
-from mge_plugin.demo import INSTRUMENTS, OTHER_SONGS, fullest_song
+from mge_plugin.demo import _OTHER_SONGS, INSTRUMENTS, _fullest_song
 from mge_plugin.evaluation.metrics import log_mel_l1
 from mge_plugin.files import shipped_file
 from mge_plugin.inference.pipeline import load
@@ -29,9 +29,9 @@ def pipeline():
 @pytest.fixture(scope="module")
 def stems(tmp_path_factory):
     """Ten seconds of each instrument, (1, samples) at 16 kHz, by label."""
-    corpus = write_corpus(tmp_path_factory.mktemp("corpus"), 5, 15.0, OTHER_SONGS)
+    corpus = write_corpus(tmp_path_factory.mktemp("corpus"), 5, 15.0, _OTHER_SONGS)
     stems = {}
-    for stem in fullest_song(corpus).stems:
+    for stem in _fullest_song(corpus).stems:
         audio, rate = read_audio(stem.path)
         audio = resample(to_channels(audio, 1), rate, RATE)
         stems[stem.label] = stems.get(stem.label, 0) + audio[:, : 10 * RATE]

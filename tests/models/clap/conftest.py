@@ -115,7 +115,7 @@ def embedder(tokenizer_folder):
 def forget():
     """As in a new process."""
     model._loaded.cache_clear()
-    cache.shared_texts.cache_clear()
+    cache._shared_texts.cache_clear()
 
 
 @pytest.fixture

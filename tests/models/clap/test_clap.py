@@ -10,7 +10,7 @@ import transformers
 from torch.testing import assert_close
 
 from mge_plugin.models import clap as model
-from mge_plugin.models.clap import ClapEmbedder, TextCache
+from mge_plugin.models.clap import ClapEmbedder, _TextCache
 from mge_plugin.models.conditioning import TrackConditioner
 from mge_plugin.tracks import Track
 
@@ -36,9 +36,9 @@ def test_one_text_alone_is_embedded_as_among_others(published, embedder):
 
 def test_one_instance_is_shared_and_a_text_embedded_once(published, embedder, monkeypatch):
     loads, calls = [], []
-    load, texts = model.load_clap, model.Clap._texts
-    monkeypatch.setattr(model, "load_clap", lambda *a: loads.append(a) or load(*a))
-    monkeypatch.setattr(model.Clap, "_texts", lambda s, t: calls.append(list(t)) or texts(s, t))
+    load, texts = model._load_clap, model._Clap._texts
+    monkeypatch.setattr(model, "_load_clap", lambda *a: loads.append(a) or load(*a))
+    monkeypatch.setattr(model._Clap, "_texts", lambda s, t: calls.append(list(t)) or texts(s, t))
     first = embedder(published)
     second = ClapEmbedder(first.config)
     assert loads == []  # nothing before it is needed
@@ -105,8 +105,8 @@ def test_transformers_is_as_it_was(published, embedder):
 
 
 def test_threads_share_one_instance(published, embedder, monkeypatch):
-    loads, load = [], model.load_clap
-    monkeypatch.setattr(model, "load_clap", lambda *a: loads.append(a) or load(*a))
+    loads, load = [], model._load_clap
+    monkeypatch.setattr(model, "_load_clap", lambda *a: loads.append(a) or load(*a))
     ours = embedder(published)
     threads = [threading.Thread(target=ours.embed_text, args=[[text]]) for text in TEXTS]
     for thread in threads:
@@ -145,7 +145,7 @@ def test_a_copied_model_shares_the_instance(published, embedder):
 def _add(folder, numbers):
     for _ in range(20):
         texts = [f"text {n}" for n in numbers]
-        TextCache(folder).add(texts, torch.tensor(numbers, dtype=torch.float)[:, None])
+        _TextCache(folder).add(texts, torch.tensor(numbers, dtype=torch.float)[:, None])
 
 
 def test_two_processes_may_fill_a_cache_at_once(tmp_path):
@@ -162,7 +162,7 @@ def test_two_processes_may_fill_a_cache_at_once(tmp_path):
 
 def _expect(folder):
     """What is there is right, whenever one looks."""
-    cache = TextCache(folder)
+    cache = _TextCache(folder)
     present = [number for number in range(12) if f"text {number}" in cache]
     assert [cache[f"text {number}"].item() for number in present] == present
     return len(present)

@@ -8,7 +8,7 @@ import torch
 
 from mge_plugin.config import ConfigError
 from mge_plugin.models.checkpoints import CheckpointError, read_checkpoint
-from mge_plugin.models.clap import ClapConfig, load_clap
+from mge_plugin.models.clap import ClapConfig, _load_clap
 from mge_plugin.models.conditioning import create_conditioner
 
 
@@ -39,13 +39,13 @@ def test_a_file_that_is_no_checkpoint_is_told(tmp_path, published):
     path = tmp_path / "clap.pt"
     path.write_bytes(published.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match=f"{path}: not a readable checkpoint"):
-        load_clap(str(path), "HTSAT-base")
+        _load_clap(str(path), "HTSAT-base")
     path.write_text("<!DOCTYPE html><html>")
     with pytest.raises(CheckpointError, match="a web page, saved in place of the file"):
-        load_clap(str(path), "HTSAT-base")
+        _load_clap(str(path), "HTSAT-base")
     torch.save({"state_dict": {"conv.weight": torch.ones(1)}}, path)
     with pytest.raises(CheckpointError, match="found keys such as conv"):
-        load_clap(str(path), "HTSAT-base")
+        _load_clap(str(path), "HTSAT-base")
 
 
 def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path, published):
@@ -107,10 +107,10 @@ def test_a_vocabulary_without_merges_is_told(published, embedder, tokenizer_fold
 
 
 def test_prompts_that_become_the_same_tokens_are_told(published, embedder, monkeypatch):
-    from mge_plugin.models.clap import ClapTokenizer
+    from mge_plugin.models.clap import _ClapTokenizer
 
     same = {name: torch.ones(4, 77, dtype=torch.long) for name in ("input_ids", "attention_mask")}
-    monkeypatch.setattr(ClapTokenizer, "__call__", lambda *_: same)
+    monkeypatch.setattr(_ClapTokenizer, "__call__", lambda *_: same)
     with pytest.raises(ValueError, match="different prompts become the same tokens"):
         embedder(published).embed_text(["bass"])
 
