@@ -4,13 +4,15 @@ The model works on narrow-band, often mono audio. `refine` uses its estimates on
 much of the song at each time and frequency belongs to which part. As a soft mask on the song itself
 (a multichannel Wiener filter) that gives sources in stereo, full-band and in phase:
 
-    power[j] = |STFT of source j|^2                        mean over its channels
-    power[rest] = max(0, |STFT of rest j|^2 - power of the other sources), mean over j
-    source[j] = power[j] R[j] (sum_k power[k] R[k])^-1 STFT of the song
+    magnitude[j] = |STFT of source j|                      mean over its channels
+    magnitude[rest] = max(0, |STFT of rest j| - magnitude of the other sources), mean over j
+    source[j] = magnitude[j] R[j] (sum_k magnitude[k] R[k])^-1 STFT of the song
                                  R[j]: covariance over channels where part j dominates
 
-(Duong, Vincent, Gribonval 2010.) Above the model's band the filter is continued: each part keeps
-its place in the stereo image and, frame by frame, its share of the power in the band's top octave.
+(Duong, Vincent, Gribonval 2010.) Magnitudes stand where exact estimates would have powers (Liutkus,
+Badeau 2015): an uncertain estimate is followed less far. Above the model's band the filter is
+continued: each part keeps its place in the stereo image and, frame by frame, its share of the
+band's top octave.
 """
 
 import math
@@ -29,7 +31,7 @@ _BLOCK_SECONDS = 20.0  # filtered at a time, so that memory does not grow with t
 _MARGIN_SECONDS = 0.05  # around a block that is resampled: more than the resampler's filter
 _BAND = 0.9  # of the model's Nyquist frequency: above it the resampler attenuates
 _EPS = 1e-10
-_DOMINANCE = 8  # exponent of a part's share of the power: how much it must outweigh to be placed
+_DOMINANCE = 8  # exponent of a part's share: how much it must outweigh to be placed
 _SPLICE_SECONDS = 0.02  # cross-fade from what is kept to what is generated again
 
 
@@ -89,39 +91,40 @@ def _cut(audio: np.ndarray, rate: int, new_rate: int, start: int, size: int) -> 
 def _refine_block(mixture: Tensor, guides: list[Tensor], frame: int, band: float) -> list[Tensor]:
     """The sources of one block of the mixture (channels, samples); guides are sources, rests."""
     x = _stft(mixture, frame)
-    powers = torch.stack([_stft(guide, frame).abs().square().mean(dim=0) for guide in guides])
-    powers = _with_rest(*powers.chunk(2))
-    powers[-1] += _EPS * (powers.sum(dim=0) == 0)  # what no estimate has belongs to the rest
+    magnitudes = torch.stack([_stft(guide, frame).abs().mean(dim=0) for guide in guides])
+    magnitudes = _with_rest(*magnitudes.chunk(2))
+    unclaimed = magnitudes.sum(dim=0) == 0  # belongs to the rest
+    magnitudes[-1] += _EPS * unclaimed
     edge = round(band * (x.shape[1] - 1))
-    powers = _continue_powers(powers, x, edge)
-    return [_istft(part, frame, mixture.shape[-1]) for part in _wiener(x, powers, edge)]
+    magnitudes = _continue(magnitudes, x, edge)
+    return [_istft(part, frame, mixture.shape[-1]) for part in _wiener(x, magnitudes, edge)]
 
 
 def _with_rest(sources: Tensor, rests: Tensor) -> Tensor:
-    """Powers of the sources, and of the rest: each mixture without one, less the others."""
+    """Magnitudes of the sources, and of the rest: each mixture without one, less the others."""
     others = sources.sum(dim=0) - sources
     rest = (rests - others).clamp_min(0).mean(dim=0)
     return torch.cat([sources, rest[None]])
 
 
-def _continue_powers(powers: Tensor, x: Tensor, edge: int) -> Tensor:
-    """Powers (part, f, t), above bin `edge` shares of the mixture's as in the octave below."""
-    if edge >= powers.shape[1] - 1:
-        return powers
-    octave = powers[:, edge // 2 : edge].sum(dim=1)
+def _continue(magnitudes: Tensor, x: Tensor, edge: int) -> Tensor:
+    """Magnitudes (part, f, t), above bin `edge` shares of the mixture's as in the octave below."""
+    if edge >= magnitudes.shape[1] - 1:
+        return magnitudes
+    octave = magnitudes[:, edge // 2 : edge].sum(dim=1)
     shares = octave / octave.sum(dim=0).clamp_min(_EPS)
     shares[-1] += (octave.sum(dim=0) < _EPS).to(shares)
-    powers = powers.clone()
-    powers[:, edge:] = shares[:, None] * x[:, edge:].abs().square().mean(dim=0)
-    return powers
+    magnitudes = magnitudes.clone()
+    magnitudes[:, edge:] = shares[:, None] * x[:, edge:].abs().mean(dim=0)
+    return magnitudes
 
 
-def _wiener(x: Tensor, powers: Tensor, edge: int) -> list[Tensor]:
-    """Sources (channel, f, t) of `x` from the powers (part, f, t) of all parts, the rest last."""
-    shares = powers / powers.sum(dim=0).clamp_min(_EPS**2)
+def _wiener(x: Tensor, magnitudes: Tensor, edge: int) -> list[Tensor]:
+    """Sources (channel, f, t) of `x` from magnitudes (part, f, t) of all parts, the rest last."""
+    shares = magnitudes / magnitudes.sum(dim=0).clamp_min(_EPS**2)
     if x.shape[0] == 1:  # one channel has no places to tell parts apart by
         return [share * x for share in shares[:-1]]
-    return _multichannel(x, powers, _places(x, shares, edge))
+    return _multichannel(x, magnitudes, _places(x, shares, edge))
 
 
 def _places(x: Tensor, shares: Tensor, edge: int) -> Tensor:
@@ -136,17 +139,18 @@ def _places(x: Tensor, shares: Tensor, edge: int) -> Tensor:
     return places / (places.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1)[..., None, None] + _EPS)
 
 
-def _multichannel(x: Tensor, powers: Tensor, places: Tensor) -> list[Tensor]:
+def _multichannel(x: Tensor, magnitudes: Tensor, places: Tensor) -> list[Tensor]:
     """The filter itself; its parts sum to `x`, but for a small regularisation."""
     channels = x.shape[0]
     flat = torch.view_as_real(places).flatten(2)  # (f, part, 2 * channel^2)
-    sums = (powers.permute(1, 2, 0) @ flat).unflatten(2, (channels, channels, 2))
+    sums = (magnitudes.permute(1, 2, 0) @ flat).unflatten(2, (channels, channels, 2))
     covariance = torch.view_as_complex(sums)  # (f, t, channel, channel)
     loading = covariance.diagonal(dim1=-2, dim2=-1).real.mean(dim=-1) * 1e-3 + _EPS
     covariance.diagonal(dim1=-2, dim2=-1).add_(loading[..., None])
     whitened = _solve(covariance, x.permute(1, 2, 0))  # (f, t, channel)
     return [
-        powers[j] * (whitened @ places[:, j].mT).permute(2, 0, 1) for j in range(len(powers) - 1)
+        magnitudes[j] * (whitened @ places[:, j].mT).permute(2, 0, 1)
+        for j in range(len(magnitudes) - 1)
     ]
 
 

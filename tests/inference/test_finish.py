@@ -71,6 +71,15 @@ def test_places_tell_parts_apart_that_share_every_frequency():
     assert si_sdr(stereo[0], left) > in_mono + 6
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_source_gets_its_share_of_the_magnitude(channels):
+    mixture = np.repeat(noise(1)[None], channels, axis=0)
+    (guide,) = estimate(mixture)
+    (source,) = refine(mixture, RATE, [2 * guide], [guide], MODEL_RATE)
+    inside = slice(RATE // 4, -RATE // 4)
+    np.testing.assert_allclose(source[:, inside], mixture[:, inside] * 2 / 3, atol=0.02)
+
+
 def test_the_closed_form_for_two_channels_is_the_solution_for_any_number():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(7, 9, 2, 2, dtype=torch.complex64, generator=generator)
