@@ -8,6 +8,7 @@ import faulthandler
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -51,8 +52,17 @@ def run(function: Callable[..., Any], *arguments: Any, timeout: float = 240, **o
     return process.exitcode
 
 
-def run_ranks(count: int, function: Callable[..., Any], *arguments: Any, output: Path) -> None:
-    """Call a function in processes that are ranks as torchrun starts them; all must succeed."""
+def run_ranks(
+    count: int,
+    function: Callable[..., Any],
+    *arguments: Any,
+    output: Path,
+    codes: Sequence[int] = (),
+) -> None:
+    """Call a function in processes that are ranks as torchrun starts them.
+
+    All must succeed, or exit with the given codes.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,11 +79,11 @@ def run_ranks(count: int, function: Callable[..., Any], *arguments: Any, output:
     ]
     for rank in ranks:
         rank.join(240)
-    codes = [rank.exitcode for rank in ranks]
+    found = [rank.exitcode for rank in ranks]
     for rank in ranks:
         rank.kill()
     logs = [output.with_suffix(f".{rank}.log").read_text()[-2000:] for rank in range(count)]
-    assert codes == [0] * count, "\n".join(logs)
+    assert found == list(codes or [0] * count), "\n".join(logs)
 
 
 def run_script(path: str | Path, *arguments: str) -> None:
@@ -111,4 +121,5 @@ def _call(
         os.dup2(file, 1)
         os.dup2(file, 2)
         faulthandler.enable(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     function(*arguments)

@@ -108,12 +108,13 @@ def _check_out(ckpt: Path, out: Path, to_official: bool) -> None:
 def _import(
     ckpt: Path, out: Path, config_out: Path, autoencoder_only: bool, unseen: dict[str, Any]
 ) -> None:
+    checkpoints = slow_module("mge_plugin.models.checkpoints")
+    checkpoints.read_checkpoint(ckpt)  # refuses what is no checkpoint before SAT is imported
     published = slow_module("mge_plugin.models.published")
     imported = published.import_checkpoint(ckpt, published.Unseen(**unseen), autoencoder_only)
     for line in imported.summary():
         say(line)
-    write_weights = slow_module("mge_plugin.models.checkpoints").write_weights
-    say(f"Wrote {write_weights(imported.weights, out, origin=ckpt.name)}")
+    say(f"Wrote {checkpoints.write_weights(imported.weights, out, origin=ckpt.name)}")
     say(f"Wrote {write_file(config_out, json.dumps(imported.config, indent=4).encode())}")
 
 

@@ -2,15 +2,15 @@
 
 import json
 import os
+import re
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile as sf
 
 from mge_plugin.inference.pipeline import Pipeline
+from tests.processes import run_mge, run_ranks, start
 
 PROMPT = ("--prompt", "bass", "--no-gate")
 
@@ -288,50 +288,28 @@ def test_ctrl_c_keeps_finished_results_and_leaves_no_part_of_a_file(
     assert (code, out.splitlines()[-1]) == (0, "2 done, 1 already there, 0 failed")
 
 
-def environment():
-    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-
-
 def test_a_process_that_gets_sigint_stops_with_130(tmp_path, tiny, songs):
-    command = ["extract", *songs, *tiny, *PROMPT, "--device", "cpu", "--out", tmp_path / "out"]
-    code = f"import sys; sys.argv = {['mge', *map(str, command)]}; from mge_plugin.cli import main"
-    # what is started in the background by a shell ignores the signal, and so do its children
-    code += "; import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; sys.argv += ['--steps', '10000']; main()"],
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    started = ""
-    while "sampling" not in started:  # the bar's first sign
-        started += process.stderr.read(1)
-        assert process.poll() is None, started
-    process.send_signal(signal.SIGINT)
-    try:
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert "interrupted: 0 of 3" in err and "Traceback" not in err
+    options = [*tiny, *PROMPT, "--device", "cpu", "--out", tmp_path / "out", "--steps", 10000]
+    log = tmp_path / "log"
+    process = start(run_mge, "extract", *map(str, [*songs, *options]), output=log)
+    while not log.exists() or "sampling" not in log.read_text():  # the bar's first sign
+        assert process.is_alive()
+        process.join(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    process.kill()
+    said = log.read_text()
+    assert process.exitcode == 130
+    assert "interrupted: 0 of 3" in said and "Traceback" not in said
     assert list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.slow
-def test_under_torchrun_each_rank_has_its_songs_and_there_is_one_report(
-    tmp_path, tiny, songs, bad, made
-):
-    main = tmp_path / "mge.py"
-    main.write_text("from mge_plugin.cli import main\nmain()\n")
+def test_as_ranks_each_has_its_songs_and_there_is_one_report(tmp_path, tiny, songs, bad, made):
     options = [*PROMPT, "--steps", 2, "--device", "cpu", "--out", tmp_path / "out", "--json"]
-    arguments = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", main]
-    command = [sys.executable, *arguments, "extract", songs[0].parent, *tiny, *options]
-    done = subprocess.run(
-        list(map(str, command)), env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.stdout, done.stderr
-    report = json.loads(done.stdout)
+    arguments = ["extract", songs[0].parent, *tiny, *options]
+    run_ranks(2, run_mge, *map(str, arguments), output=tmp_path / "rank", codes=[0, 1])
+    said = (tmp_path / "rank.0.log").read_text() + (tmp_path / "rank.1.log").read_text()
+    report = json.loads(re.search(r"^\{$.*^\}$", said, re.M | re.S)[0])
     assert sorted(song["song"] for song in report["songs"]) == [str(song) for song in songs]
     assert {failure["song"] for failure in report["failures"]} == set(map(str, bad))
-    assert done.returncode == 1
     assert list(made()[1]) == ["a_bass.json", "c_bass.json", "e_bass.json"]

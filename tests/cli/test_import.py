@@ -90,10 +90,11 @@ def test_what_cannot_be_is_told(mge, published, monkeypatch, arguments, wrong):
     assert [path.name for path in Path().iterdir()] == ["published.ckpt"]
 
 
-def test_a_web_page_is_named_and_nothing_is_written(run_main, tmp_path):
+def test_a_web_page_is_named_before_sat_is_imported_and_nothing_is_written(run_main, tmp_path):
     page = tmp_path / "page.ckpt"
     page.write_text("<!DOCTYPE html><html>")
     result = run_main("import", page, "--out", tmp_path / "m.safetensors")
     assert result.returncode == 1
     assert "a web page, saved in place of the file; download it again" in result.stderr
+    assert "stable_audio_tools" not in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["page.ckpt"]
