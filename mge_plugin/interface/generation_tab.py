@@ -211,7 +211,7 @@ def generate(desk: Desk, page: str | None, inputs: _Inputs) -> Iterator[Step | t
     """Run the request: its steps, then the file and the pictures with captions."""
 
     def save(result: Result, preview: Preview) -> tuple[str, list]:
-        folder = desk.new_folder(page)
+        folder = desk.new_result(page)
         audio, rate = inputs.track(result), result.sample_rate
         form, name = inputs.values["file_format"] or "wav", inputs.file_name
         note = ""

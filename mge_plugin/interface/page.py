@@ -1,6 +1,5 @@
 """What `run_gradio.py` opens for a three-track model: SAT's page, and the Stems tab beside it."""
 
-import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +17,8 @@ from mge_plugin.report.page import mixer_script
 
 _SHORTEST = 11  # seconds of a window for which SAT 0.0.19 can build its mask's sliders
 _MAX_UPLOAD = os.environ.get("MGE_UI_MAX_UPLOAD", "500mb")  # size of a file, as Gradio writes it
-_FILES_AGE = (
-    600,
-    6 * 3600,
-)  # seconds: how often Gradio looks for its files, and their longest life
+_FILES_AGE = (600, 6 * 3600)  # seconds: how often Gradio looks for its files, their longest life
+_POLL_SECONDS = 0.05  # between two looks at the empty queue; Gradio's 0.001 take 10 % of a core
 _SCRIPT = Path(__file__).with_name("page.js")
 _STYLE = Path(__file__).with_name("page.css")
 
@@ -44,7 +41,13 @@ def create_mge_ui(
         gr.HTML(f"<style>{_STYLE.read_text()}</style>", padding=False)
         _connect(ui, desk, results)
     ui.delete_cache = _FILES_AGE
-    ui.launch = functools.partial(ui.launch, max_file_size=_MAX_UPLOAD)  # SAT's script calls it
+    launch = ui.launch
+
+    def launch_limited(*args: Any, **kwargs: Any) -> Any:  # SAT's script calls it
+        ui._queue.sleep_when_free = _POLL_SECONDS
+        return launch(*args, max_file_size=_MAX_UPLOAD, **kwargs)
+
+    ui.launch = launch_limited
     return ui
 
 

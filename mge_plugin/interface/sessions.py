@@ -38,6 +38,7 @@ QUEUE = "mge_model"  # Gradio's name of the queue in which runs wait for the mod
 _DESK = "mge_desk"  # attribute of a model that has one
 _KEEP_SECONDS = float(os.environ.get("MGE_UI_KEEP_SECONDS", "300"))  # after the last page
 _SECONDS_BETWEEN = 0.3  # between two reports of a run
+_MOST_RESULTS = 20  # of a session; the oldest is removed for another
 FAILURES = (ValueError, TypeError, MemoryError, torch.OutOfMemoryError)  # what a user can mend
 Made = TypeVar("Made")
 
@@ -122,6 +123,7 @@ class Session:
     """What one browser tab has made, and whether its run should stop."""
 
     runs: list[Run] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)  # their folders, and those of the other tab
     uploads: set[Path] = field(default_factory=set)
     pages: set[str] = field(default_factory=set)  # Gradio's hashes of its open pages
     is_waiting: bool = False  # a run was requested and did not begin
@@ -213,6 +215,16 @@ class Desk:
             self.remove_later(page or "")
         return Path(tempfile.mkdtemp(dir=session.folder))
 
+    def new_result(self, page: str | None) -> Path:
+        """A new folder for a result; of too many, the oldest result is removed."""
+        folder, session = self.new_folder(page), self.session(page)
+        session.results.append(folder)
+        if len(session.results) > _MOST_RESULTS:
+            oldest = session.results.pop(0)
+            session.runs = [run for run in session.runs if run.archive.parent != oldest]
+            shutil.rmtree(oldest, ignore_errors=True)
+        return folder
+
     def remove_later(self, key: str) -> None:
         """Remove a session without pages, some minutes from now; at once if it made nothing."""
         with self._table:
@@ -228,8 +240,10 @@ class Desk:
     def _remove(self, key: str) -> None:
         with self._table:
             session = self._sessions.get(key)
-            if session is None or session.pages or session.is_running:
+            if session is None or session.pages:
                 return
+            if session.is_running:  # look again later: it may end without a result
+                return self.remove_later(key)
             del self._sessions[key]
             kept = set().union(*(other.uploads for other in self._sessions.values()))
         if session.folder is not None:

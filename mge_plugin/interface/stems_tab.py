@@ -220,7 +220,7 @@ def _saver(desk: Desk, page: str | None, request: Request) -> Callable[[Result, 
     """What turns a result into a run of the session, still in the run's thread."""
 
     def save(result: Result, preview: Preview) -> Run:
-        return save_run(request, result, desk.new_folder(page))
+        return save_run(request, result, desk.new_result(page))
 
     return save
 

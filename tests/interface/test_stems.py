@@ -236,9 +236,9 @@ def brief(monkeypatch):
     monkeypatch.setattr(sessions, "_KEEP_SECONDS", 0.2)
 
 
-def wait_until(condition):
+def wait_until(condition, seconds=10):
     deadline = threading.Event()
-    for _ in range(200):
+    for _ in range(int(seconds / 0.05)):
         if condition():
             return True
         deadline.wait(0.05)
@@ -257,13 +257,30 @@ def test_closing_the_page_stops_its_run_and_removes_its_files(desk, run, song_fi
     assert wait_until(lambda: desk.find("closing") is None)
 
 
+def test_a_run_that_outlives_its_page_and_ends_without_a_result_leaves_nothing(
+    desk, run, song_file, brief
+):
+    run(page="outlived")
+    session = desk.session("outlived")
+    with session.running():
+        assert not wait_until(lambda: not session.folder.exists(), 1)
+    assert wait_until(lambda: not session.folder.exists())
+
+
+def test_the_oldest_result_makes_room(desk, run, monkeypatch):
+    monkeypatch.setattr(sessions, "_MOST_RESULTS", 2)
+    made = [run(page="many") for _ in range(3)]
+    assert desk.session("many").runs == made[1:]
+    assert [each.archive.exists() for each in made] == [False, True, True]
+
+
 def test_a_reloaded_page_has_the_results_of_its_tab(desk, run, brief):
     desk.open("before", "tab")
     made = run(page="before")
     desk.leave("before")
     _, chosen, mixer, *_ = stems_tab.restore(desk)("tab", Page("after"))
     assert (mixer, chosen["value"]) == (made.mixer, 0)
-    assert not wait_until(lambda: desk.find("after") is None) and made.archive.exists()
+    assert not wait_until(lambda: desk.find("after") is None, 1) and made.archive.exists()
 
 
 def test_uploads_go_with_the_last_session_that_has_them(desk, gradio_folder, brief):
