@@ -18,7 +18,7 @@ from mge_plugin.report.page import mixer_script
 _SHORTEST = 11  # seconds of a window for which SAT 0.0.19 can build its mask's sliders
 _MAX_UPLOAD = os.environ.get("MGE_UI_MAX_UPLOAD", "500mb")  # size of a file, as Gradio writes it
 _FILES_AGE = (600, 6 * 3600)  # seconds: how often Gradio looks for its files, their longest life
-_POLL_SECONDS = 0.05  # between two looks at the empty queue; Gradio's 0.001 take 10 % of a core
+_POLL_SECONDS = 0.05  # between two looks at the empty queue; Gradio's 0.001 keep it busy
 _SCRIPT = Path(__file__).with_name("page.js")
 _STYLE = Path(__file__).with_name("page.css")
 
