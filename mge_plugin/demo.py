@@ -79,8 +79,13 @@ class _Extraction:
 
 
 def run_demo(out: Path, seed: int, device: str, size: _DemoSize | None = None) -> Path:
-    """Write audio and a page under `out`; returns the page's path."""
+    """Write audio and a page under `out`, also again; returns the page's path.
+
+    A folder of other files, or of a demo with another seed, raises.
+    """
     size, start = size or _DemoSize(), time.monotonic()
+    if out.exists() and not (out / "corpus").exists() and any(out.iterdir()):
+        raise ValueError(f"{out}: expected an empty folder or one that an earlier demo made")
     corpus = write_corpus(out / "corpus", size.songs, size.seconds, _OTHER_SONGS + seed)
     song = _fullest_song(corpus)
     model = find_model(DEFAULT_MODEL)

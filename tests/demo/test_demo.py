@@ -41,6 +41,13 @@ def test_the_demo_leaves_a_page_and_audio(model, tmp_path, monkeypatch):
     assert not list(out.glob("*.partial")) + list(out.glob(".*.tmp"))
 
 
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        run_demo(tmp_path, seed=0, device="cpu")
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
 def test_the_shipped_weights_are_small_and_described():
     model = find_model(DEFAULT_MODEL)
     folder = model.ckpt.parent
