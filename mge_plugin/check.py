@@ -240,6 +240,8 @@ def _check_entry(entry: Any, where: str) -> Iterator[str]:
 def _check_pair(model: _Config, dataset: _Config) -> Iterator[str]:
     """Whether the dataset has what the model is trained on."""
     kind, ours = dataset.get("dataset_type"), is_our_model(model)
+    if not isinstance(kind, str):
+        return  # reported by _check_dataset
     if ours and (kind == "mge_tracks" or not is_our_dataset(dataset)):
         yield (
             f"the model has three tracks, but dataset_type {found(kind)} gives one: "

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,14 @@ _LONGEST = 100  # bytes of a name, without what a task adds to it
 _ABANDONED = 3600  # seconds after which a temporary file belongs to a run that was killed
 _DEVICES = {"con", "prn", "aux", "nul", "conin", "conout"}  # no file's names on Windows
 _DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"}
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive, as `torch.save` writes, if damaged; not one cut off."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end names other archives
+        return True
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import logging
 import math
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -22,7 +21,7 @@ from typing import Any
 import wrapt
 
 from mge_plugin.config import ConfigError
-from mge_plugin.files import written_whole
+from mge_plugin.files import is_zip, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -264,7 +263,7 @@ def _newest_checkpoint(folder: Path) -> Path:
     """The newest `.ckpt` file in a folder and its subfolders that is not cut off."""
     paths = sorted(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in paths:
-        if zipfile.is_zipfile(path):
+        if is_zip(path):
             return path
         logger.warning("%s: not whole, passed over", path)
     raise FileNotFoundError(f"{folder}: no whole checkpoint")

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mge_plugin.files import written_whole
+from mge_plugin.files import is_zip, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -233,7 +233,7 @@ def _read_safetensors(path: Path) -> StateDict:
 
 def load_pickled(path: Path) -> object:
     """What `torch.save` wrote, if it is tensors and plain values: nothing in the file is run."""
-    mapped = zipfile.is_zipfile(path)  # torch's older format cannot be mapped
+    mapped = is_zip(path)  # torch's older format cannot be mapped
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):  # CLAP's file has scores in it
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -303,7 +303,7 @@ def _other_archive(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except Exception:  # a damaged directory raises many kinds
-        whole = zipfile.is_zipfile(path)
+        whole = is_zip(path)
         what = "a damaged file" if whole else "an incomplete download, its end is missing"
         return f"{what}; fetch it again and compare its size"
     if any(name.endswith("data.pkl") for name in names):
@@ -324,7 +324,7 @@ def _opcodes(path: Path) -> list[tuple[str, Any]]:
 
 
 def _pickle(path: Path) -> bytes:
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         with path.open("rb") as file:
             return file.read(_LARGEST_PICKLE)
     with zipfile.ZipFile(path) as archive:
@@ -335,7 +335,7 @@ def _pickle(path: Path) -> bytes:
 
 def _texts(path: Path) -> set[str]:
     """The texts of a file that torch.save wrote, among them its tensors' names."""
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return set()
     return {value for _, value in _opcodes(path) if isinstance(value, str)}
 

@@ -58,6 +58,8 @@ def test_a_model_and_a_dataset_of_different_kinds_do_not_fit(
     assert check(tiny_vae, folder) == []
     (problem,) = check(tiny, folder)
     assert problem.endswith("dataset_type 'audio_dir' gives one: use 'mge_triplets'")
+    (problem,) = check(tiny_vae, folder | {"dataset_type": []})
+    assert "dataset_type" in problem
     (problem,) = check(tiny_vae, triplets(corpus))
     assert problem.endswith("not on dataset_type 'mge_triplets': use 'mge_tracks'")
     (problem,) = check(changed(tiny, ("training.pre_encoded", True)), triplets(corpus))
