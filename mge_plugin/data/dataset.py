@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,12 @@ from mge_plugin.data.audio import AudioError, rms_db
 from mge_plugin.data.cache import StemCache
 from mge_plugin.data.corpora.index import AUTO, Corpus, cache_folder, index_corpora
 from mge_plugin.data.corpora.ranks import keep_for_ranks, songs_of_first_rank
-from mge_plugin.data.corpora.reader import CorpusConfig, shares, weight_problems
+from mge_plugin.data.corpora.reader import (
+    REPLACED_IN_DATASETS,
+    CorpusConfig,
+    shares,
+    weight_problems,
+)
 from mge_plugin.data.latents.dataset import LatentsConfig, open_latents
 from mge_plugin.data.order import SongItems, SongOrder, item_loader
 from mge_plugin.data.songs import IndexReport
@@ -67,6 +72,8 @@ class TripletsConfig:
     cache_dir: str | None = None  # folder that keeps every stem decoded
     cache_workers: int | None = None  # threads that decode; by default one per core
     index_cache: str | None = AUTO  # folder that keeps the song index; null: no index is kept
+
+    REPLACED: ClassVar[dict[str, str]] = REPLACED_IN_DATASETS
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):

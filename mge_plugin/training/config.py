@@ -155,5 +155,5 @@ def _build(config: Mapping[str, Any], part: str, module: Any, first: Any) -> tup
         return cls(first, **options), None
     except ConfigError as error:
         return None, str(error)
-    except (TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # torch raises any kind for a value that it does not expect
         return None, f"{where}.config: {error}"

@@ -51,6 +51,24 @@ def test_a_corpus_without_the_labels_asked_for_is_named(check, corpus, tiny, tri
     assert "harp" in problem
 
 
+@pytest.mark.parametrize(
+    ("place", "key", "instead"),
+    [
+        ("dataset", "random_crop", "anywhere"),
+        ("dataset", "volume_norm", "augment.gain_db"),
+        ("entry", "custom_metadata_module", "templates"),
+        ("entry", "keywords", "exclude_labels"),
+    ],
+)
+def test_a_key_of_sats_that_does_not_apply_names_what_to_use(
+    check, corpus, tiny, triplets, place, key, instead
+):
+    dataset = triplets(corpus)
+    (dataset if place == "dataset" else dataset["datasets"][0])[key] = True
+    (problem,) = check(tiny, dataset)
+    assert key in problem and instead in problem
+
+
 def test_a_model_and_a_dataset_of_different_kinds_do_not_fit(
     check, corpus, tmp_path, tiny, tiny_vae, changed, triplets
 ):

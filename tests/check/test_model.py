@@ -147,6 +147,10 @@ AUTOENCODER = "model.pretransform.config"
         ([("training.demo.num_demos", 0)], "num_demos"),
         ([("training.optimizer_configs.diffusion.optimizer.type", "AdmW")], "AdamW"),
         ([("training.optimizer_configs.diffusion.optimizer.config.lrr", 1)], "lrr"),
+        (
+            [("training.optimizer_configs.diffusion.optimizer.config.betas", [0.9])],
+            "optimizer.config",
+        ),
         ([("training.timestep_sampler", "logit_normal")], "timesteps.levels"),
         ([("training.ema_beta", 1.0)], "ema_beta"),
     ],

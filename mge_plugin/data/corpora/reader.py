@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import yaml
 
@@ -34,6 +34,26 @@ READER_OPTIONS: dict[str, tuple[str, ...]] = {  # by type: options that not ever
     "moisesdb": _SHARES,
     "medleydb": ("metadata_path", "drop_bleed", *_SHARES),
     "folder": ("audio_path", *_SHARES),
+}
+
+
+# Keys of stable-audio-tools' dataset configs that do not apply -> what to use instead.
+_SILENCE, _LENGTH = "use silence_db", "songs of every length are used"
+REPLACED_IN_DATASETS = {
+    "random_crop": "a window starts anywhere in its song",
+    "volume_norm": "use augment.gain_db",
+    "volume_norm_param": "use augment.gain_db",
+    "strip_silence": _SILENCE,
+    "remove_silence": _SILENCE,
+    "silence_threshold": _SILENCE,
+    "max_silence_duration": _SILENCE,
+    "min_length_sec": _LENGTH,
+    "max_length_sec": _LENGTH,
+    "latent_crop_length": "use the model's sample_size",
+    "pre_encoded": "use dataset_type 'mge_latents'",
+    "epoch_steps": "use epoch_items",
+    "resampled_shards": "shards are drawn again in every epoch",
+    "custom_metadata_module": "prompts are made of labels: use templates and label_map",
 }
 
 
@@ -61,6 +81,13 @@ class CorpusConfig:
     test_share: float | None = None  # share of songs drawn for the test split, 0 to 1
     validation_share: float | None = None
     split_seed: int | None = None  # seed of that draw
+
+    REPLACED: ClassVar[dict[str, str]] = {
+        "custom_metadata_module": REPLACED_IN_DATASETS["custom_metadata_module"],
+        "keywords": "use labels, exclude_labels and exclude",
+        "filelist_path": "use split and exclude, or a manifest (type 'folder')",
+        "latent_extension": "latents are what mge encode writes",
+    }
 
     def __post_init__(self) -> None:
         if problems := [*self._foreign_options(), *self._wrong_values()]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -15,7 +15,12 @@ from einops import rearrange
 from torch import Tensor
 
 from mge_plugin.config import ConfigError
-from mge_plugin.data.corpora.reader import shares, weight_problems
+from mge_plugin.data.corpora.reader import (
+    REPLACED_IN_DATASETS,
+    CorpusConfig,
+    shares,
+    weight_problems,
+)
 from mge_plugin.data.latents.store import (
     LatentsError,
     LatentSong,
@@ -56,6 +61,8 @@ class LatentsEntry:
     exclude: tuple[str, ...] = ()  # songs of the folder, by id
     weight: float | Literal["equal"] | None = None  # share of the items; by default by windows
 
+    REPLACED: ClassVar[dict[str, str]] = CorpusConfig.REPLACED
+
     def __post_init__(self) -> None:
         if problems := self._problems():
             raise ConfigError(*problems)
@@ -86,6 +93,8 @@ class LatentsConfig:
     source: SourceConfig = field(default_factory=SourceConfig)  # which stem is the source
     templates: tuple[str, ...] = (TEMPLATE,)  # of prompts, one drawn per item; paper: this one
     shuffle_buffer: int = 1000  # items of shards that are shuffled together
+
+    REPLACED: ClassVar[dict[str, str]] = REPLACED_IN_DATASETS
 
     def __post_init__(self) -> None:
         if problems := self._problems():
