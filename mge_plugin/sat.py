@@ -21,7 +21,7 @@ from typing import Any
 import wrapt
 
 from mge_plugin.config import ConfigError
-from mge_plugin.files import is_zip, written_whole
+from mge_plugin.files import is_zip, remove_abandoned, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -240,12 +240,14 @@ def _load_ckpt(sat: Callable, instance: Any, args: tuple, kwargs: dict) -> Any:
 def _atomic_save(lightning: Callable, instance: Any, args: tuple, kwargs: dict) -> None:
     """Lightning's checkpoint gets its final name before it is whole, on another file system.
 
-    It writes to the folder of temporary files and moves the result, which copies there.
+    It writes to the folder of temporary files and moves the result, which copies there. What
+    killed runs left in the checkpoint's folder is removed.
     """
     checkpoint, path = args
     if "://" in str(path):
         return lightning(*args, **kwargs)
     torch = import_module("torch")
+    remove_abandoned(Path(path).parent)
     with written_whole(Path(path)) as partial:
         torch.save(checkpoint, partial)
 
