@@ -19,11 +19,14 @@ import logging
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import soundfile
@@ -45,6 +48,7 @@ from .sound import (
 _SETTINGS = "minislakh.json"
 _VERSION = 1  # raise it when the same seed no longer gives the same bytes
 _SHORTEST = 4.0  # seconds
+_ABANDONED = 3600  # seconds after which an unfinished song belongs to a run that was killed
 _HELD_OUT = 0.1  # share of the songs in validation, and in test
 _log = logging.getLogger(__name__)
 _NORMALIZATION_FACTOR = -13.0  # LUFS of a stem at level 0, before the overall gain
@@ -69,23 +73,40 @@ _PLAIN = Sound()
 
 
 def _write_track(folder: Path, seed: int, index: int, seconds: float, sound: Sound) -> None:
-    """Compose, render and write one song; `folder` appears only when it is complete."""
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for name in ("stems", "MIDI"):
-        (unfinished / name).mkdir(parents=True)
-    score = compose_song(seed, index, seconds, sound.core)
-    rng = np.random.default_rng([seed, index, _SOUND_STREAM])
-    rendered, fonts = _render_parts(score, sound, rng)
-    if rng.random() < sound.effects:
-        rendered = [add_effects(audio, SAMPLE_RATE, rng) for audio in rendered]
-    stems, loudness = _level_stems(score, rendered)
-    gain = _overall_gain(stems)
-    _write_audio(unfinished, [_to_int16(stem * gain) for stem in stems])
-    digest = _write_midi(unfinished, score)
-    fields = _metadata(score, fonts, loudness, gain, digest)
-    (unfinished / "metadata.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
-    unfinished.rename(folder)
+    """Compose, render and write one song; `folder` appears only when it is complete.
+
+    Processes that write the same song do not disturb each other: the first one's stays.
+    """
+    unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+    try:
+        for name in ("stems", "MIDI"):
+            (unfinished / name).mkdir(parents=True)
+        score = compose_song(seed, index, seconds, sound.core)
+        rng = np.random.default_rng([seed, index, _SOUND_STREAM])
+        rendered, fonts = _render_parts(score, sound, rng)
+        if rng.random() < sound.effects:
+            rendered = [add_effects(audio, SAMPLE_RATE, rng) for audio in rendered]
+        stems, loudness = _level_stems(score, rendered)
+        gain = _overall_gain(stems)
+        _write_audio(unfinished, [_to_int16(stem * gain) for stem in stems])
+        digest = _write_midi(unfinished, score)
+        fields = _metadata(score, fonts, loudness, gain, digest)
+        (unfinished / "metadata.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+        try:
+            unfinished.rename(folder)
+        except OSError:  # a folder with files is not replaced
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _remove_abandoned(out: Path) -> None:
+    """Delete the unfinished songs of runs that were killed: those older than an hour."""
+    for path in out.glob("*/.Track*.tmp"):
+        with suppress(FileNotFoundError):  # another process was faster
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _render_parts(
@@ -238,6 +259,7 @@ def write_corpus(
         raise ValueError(f"workers = {workers}: expected 1 or more")
     require_packages()
     _claim_folder(out, settings)
+    _remove_abandoned(out)
     missing = [(*job, sound) for job in _plan_tracks(out, settings) if not job[0].exists()]
     _log.info("%s: %d of %d songs to write", out, len(missing), songs)
     for folder in {folder.parent: None for folder, *_ in missing}:
@@ -276,7 +298,7 @@ def _claim_folder(out: Path, settings: _Settings) -> None:
         raise ValueError(
             f"{out}: expected an empty folder or one with {_SETTINGS}, found {found[:5]}"
         )
-    unfinished = out / f".{_SETTINGS}.tmp"
+    unfinished = out / f".{_SETTINGS}.{uuid4().hex}.tmp"
     unfinished.write_text(json.dumps(settings.to_json(), indent=2) + "\n", encoding="utf-8")
     os.replace(unfinished, out / _SETTINGS)
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -477,13 +479,25 @@ def test_a_second_run_writes_only_what_is_missing(corpus, tmp_path):
     marker = kept / "marker"
     marker.touch()
     shutil.rmtree(out / "train" / "Track00002")
-    unfinished = out / "train" / ".Track00002.tmp"
-    (unfinished / "stems").mkdir(parents=True)
-    (unfinished / "stems" / "S99.flac").touch()
+    killed, running = (out / "train" / f".Track00002.{name}.tmp" for name in "ab")
+    for unfinished in (killed, running):
+        (unfinished / "stems").mkdir(parents=True)
+        (unfinished / "stems" / "S99.flac").touch()
+    os.utime(killed, (0, 0))
     write_corpus(out, 5, SECONDS, SEED, progress=False)
     assert marker.exists()
-    assert not unfinished.exists()
+    assert running.exists() and not killed.exists()
     assert digests(out / "train" / "Track00002") == digests(corpus / "train" / "Track00002")
+
+
+def test_two_that_write_the_same_corpus_do_not_disturb_each_other(tmp_path):
+    def write(name):
+        return write_corpus(tmp_path / name, 2, 4.0, SEED, progress=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        shared, _ = pool.map(write, ("shared", "shared"))
+    assert digests(shared) == digests(write("alone"))
+    assert not list(tmp_path.rglob(".*"))
 
 
 @pytest.mark.parametrize(
