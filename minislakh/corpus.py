@@ -14,11 +14,13 @@ OUT/
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,7 +50,7 @@ from .sound import (
 _SETTINGS = "minislakh.json"
 _VERSION = 1  # raise it when the same seed no longer gives the same bytes
 _SHORTEST = 4.0  # seconds
-_ABANDONED = 3600  # seconds after which an unfinished song belongs to a run that was killed
+_ABANDONED = 3600  # seconds after which a temporary folder belongs to a run that was killed
 _HELD_OUT = 0.1  # share of the songs in validation, and in test
 _log = logging.getLogger(__name__)
 _NORMALIZATION_FACTOR = -13.0  # LUFS of a stem at level 0, before the overall gain
@@ -73,40 +75,45 @@ _PLAIN = Sound()
 
 
 def _write_track(folder: Path, seed: int, index: int, seconds: float, sound: Sound) -> None:
-    """Compose, render and write one song; `folder` appears only when it is complete.
-
-    Processes that write the same song do not disturb each other: the first one's stays.
-    """
-    unfinished = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
+    """Compose, render and write one song; `folder` appears only when it is complete."""
+    unfinished = _temporary(folder)
     try:
-        for name in ("stems", "MIDI"):
-            (unfinished / name).mkdir(parents=True)
-        score = compose_song(seed, index, seconds, sound.core)
-        rng = np.random.default_rng([seed, index, _SOUND_STREAM])
-        rendered, fonts = _render_parts(score, sound, rng)
-        if rng.random() < sound.effects:
-            rendered = [add_effects(audio, SAMPLE_RATE, rng) for audio in rendered]
-        stems, loudness = _level_stems(score, rendered)
-        gain = _overall_gain(stems)
-        _write_audio(unfinished, [_to_int16(stem * gain) for stem in stems])
-        digest = _write_midi(unfinished, score)
-        fields = _metadata(score, fonts, loudness, gain, digest)
-        (unfinished / "metadata.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
-        try:
-            unfinished.rename(folder)
-        except OSError:  # a folder with files is not replaced
-            if not folder.is_dir():
-                raise
+        _write_files(unfinished, compose_song(seed, index, seconds, sound.core), seed, index, sound)
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process has written the same bytes
+            raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _remove_abandoned(out: Path) -> None:
-    """Delete the unfinished songs of runs that were killed: those older than an hour."""
-    for path in out.glob("*/.Track*.tmp"):
-        with suppress(FileNotFoundError):  # another process was faster
-            if time.time() - path.stat().st_mtime > _ABANDONED:
-                shutil.rmtree(path, ignore_errors=True)
+def _temporary(path: Path) -> Path:
+    """A hidden name beside `path` that no other process uses."""
+    return path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+
+
+def _write_files(folder: Path, score: Score, seed: int, index: int, sound: Sound) -> None:
+    for name in ("stems", "MIDI"):
+        (folder / name).mkdir(parents=True)
+    rng = np.random.default_rng([seed, index, _SOUND_STREAM])
+    rendered, fonts = _render_parts(score, sound, rng)
+    if rng.random() < sound.effects:
+        rendered = [add_effects(audio, SAMPLE_RATE, rng) for audio in rendered]
+    stems, loudness = _level_stems(score, rendered)
+    gain = _overall_gain(stems)
+    _write_audio(folder, [_to_int16(stem * gain) for stem in stems])
+    digest = _write_midi(folder, score)
+    fields = _metadata(score, fonts, loudness, gain, digest)
+    _write(folder / "metadata.yaml", yaml.safe_dump(fields).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file; an error names it and the bytes."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        reason = f"{error.strerror or error}, writing {len(content)} bytes"
+        raise OSError(error.errno, reason, str(path)) from error
 
 
 def _render_parts(
@@ -158,17 +165,24 @@ def _to_int16(audio: np.ndarray) -> np.ndarray:
 def _write_audio(folder: Path, stems: Sequence[np.ndarray]) -> None:
     """The int16 stems as S00.flac and on, and their exact sum, which does not reach full scale."""
     for place, stem in enumerate(stems):
-        soundfile.write(folder / "stems" / f"S{place:02d}.flac", stem, SAMPLE_RATE, "PCM_16")
+        _write(folder / "stems" / f"S{place:02d}.flac", _flac(stem))
     mix = np.sum(stems, axis=0, dtype=np.int16)  # a partial sum may wrap, the whole one fits
-    soundfile.write(folder / "mix.flac", mix, SAMPLE_RATE, "PCM_16")
+    _write(folder / "mix.flac", _flac(mix))
+
+
+def _flac(samples: np.ndarray) -> bytes:
+    """In memory: libsndfile reports a full disk without its cause."""
+    content = io.BytesIO()
+    soundfile.write(content, samples, SAMPLE_RATE, "PCM_16", format="FLAC")
+    return content.getvalue()
 
 
 def _write_midi(folder: Path, score: Score) -> str:
     """MIDI/S00.mid and on, and all_src.mid, whose md5 in hex is returned."""
     for place, part in enumerate(score.parts):
-        (folder / "MIDI" / f"S{place:02d}.mid").write_bytes(midi_bytes(score, [part]))
+        _write(folder / "MIDI" / f"S{place:02d}.mid", midi_bytes(score, [part]))
     everything = midi_bytes(score, score.parts)
-    (folder / "all_src.mid").write_bytes(everything)
+    _write(folder / "all_src.mid", everything)
     return hashlib.md5(everything, usedforsecurity=False).hexdigest()
 
 
@@ -259,11 +273,11 @@ def write_corpus(
         raise ValueError(f"workers = {workers}: expected 1 or more")
     require_packages()
     _claim_folder(out, settings)
-    _remove_abandoned(out)
     missing = [(*job, sound) for job in _plan_tracks(out, settings) if not job[0].exists()]
     _log.info("%s: %d of %d songs to write", out, len(missing), songs)
     for folder in {folder.parent: None for folder, *_ in missing}:
         folder.mkdir(exist_ok=True)
+        _remove_abandoned(folder)
     with tqdm(total=len(missing), unit="song", disable=not progress) as bar:
         for _ in _write_all(missing, workers):
             bar.update()
@@ -289,18 +303,29 @@ def _claim_folder(out: Path, settings: _Settings) -> None:
     """Make `out` and keep the settings in it; a folder of anything else is refused."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: a file, expected a folder or nothing")
-    if (out / _SETTINGS).exists():
-        _check_settings(out, settings)
-        return
     out.mkdir(parents=True, exist_ok=True)
     found = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-    if found:
+    if (out / _SETTINGS).exists():  # looked for last: another process may be writing
+        _check_settings(out, settings)
+    elif found:
         raise ValueError(
             f"{out}: expected an empty folder or one with {_SETTINGS}, found {found[:5]}"
         )
-    unfinished = out / f".{_SETTINGS}.{uuid4().hex}.tmp"
-    unfinished.write_text(json.dumps(settings.to_json(), indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, out / _SETTINGS)
+    else:
+        unfinished = _temporary(out / _SETTINGS)
+        try:
+            _write(unfinished, (json.dumps(settings.to_json(), indent=2) + "\n").encode())
+            unfinished.replace(out / _SETTINGS)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what killed runs left in a split's folder: songs of which nothing changed lately."""
+    for path in folder.glob(".Track*.tmp"):
+        with suppress(FileNotFoundError):  # finished just now
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_settings(out: Path, settings: _Settings) -> None:
@@ -327,10 +352,21 @@ def _write_all(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[None]:
             yield
         return
     # spawn: the parent may hold threads, which a fork would copy in mid-flight
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _watch_parent)
     try:
         for future in as_completed([pool.submit(_write_track, *job) for job in jobs]):
             future.result()
             yield
     finally:
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, begin no further song
+
+
+def _watch_parent() -> None:
+    """End this worker when its parent ends: one whose parent was killed would wait forever."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

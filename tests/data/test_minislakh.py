@@ -1,12 +1,14 @@
 """MiniSlakh: the layout of Slakh2100, sums, lengths, bytes from seeds, and what the songs are."""
 
+import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import sys
+import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from minislakh.chords import (  # noqa: E402
     STABS,
 )
 from minislakh.compose import compose_song  # noqa: E402
-from minislakh.corpus import split_sizes  # noqa: E402
+from minislakh.corpus import _watch_parent, split_sizes  # noqa: E402
 from minislakh.instruments import pitched_instruments  # noqa: E402
 from minislakh.melody import (  # noqa: E402
     ANSWERS,
@@ -479,10 +481,9 @@ def test_a_second_run_writes_only_what_is_missing(corpus, tmp_path):
     marker = kept / "marker"
     marker.touch()
     shutil.rmtree(out / "train" / "Track00002")
-    killed, running = (out / "train" / f".Track00002.{name}.tmp" for name in "ab")
+    killed, running = (out / "train" / f".Track00002.{name}.tmp" for name in ("a", "b"))
     for unfinished in (killed, running):
         (unfinished / "stems").mkdir(parents=True)
-        (unfinished / "stems" / "S99.flac").touch()
     os.utime(killed, (0, 0))
     write_corpus(out, 5, SECONDS, SEED, progress=False)
     assert marker.exists()
@@ -490,14 +491,58 @@ def test_a_second_run_writes_only_what_is_missing(corpus, tmp_path):
     assert digests(out / "train" / "Track00002") == digests(corpus / "train" / "Track00002")
 
 
-def test_two_that_write_the_same_corpus_do_not_disturb_each_other(tmp_path):
-    def write(name):
-        return write_corpus(tmp_path / name, 2, 4.0, SEED, progress=False)
+def test_two_runs_at_once_write_every_song_whole(corpus, tmp_path, monkeypatch):
+    out, begun = tmp_path / "both", []
 
-    with ThreadPoolExecutor(2) as pool:
-        shared, _ = pool.map(write, ("shared", "shared"))
-    assert digests(shared) == digests(write("alone"))
-    assert not list(tmp_path.rglob(".*"))
+    def compose(*arguments):
+        if not begun:  # the first run's first song: a second run starts, and ends before it
+            begun.append(True)
+            write_corpus(out, 5, SECONDS, SEED, progress=False)
+        return compose_song(*arguments)
+
+    monkeypatch.setattr("minislakh.corpus.compose_song", compose)
+    write_corpus(out, 5, SECONDS, SEED, progress=False)
+    assert digests(out) == digests(corpus)
+
+
+def _worker(writer):
+    _watch_parent()
+    writer.send("ready")
+    time.sleep(60)
+
+
+def _run_with_worker(context, writer):
+    context.Process(target=_worker, args=(writer,)).start()
+    writer.close()
+    time.sleep(60)
+
+
+def test_workers_of_a_killed_run_end_by_themselves():
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    run = context.Process(target=_run_with_worker, args=(context, writer))
+    run.start()
+    writer.close()
+    assert reader.recv() == "ready"
+    run.kill()
+    assert reader.poll(30)
+    with pytest.raises(EOFError):  # nobody is left to write
+        reader.recv()
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path, content):
+        if path.suffix == ".flac":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"\d+ bytes") as error:
+        write_corpus(tmp_path, 1, SECONDS, SEED, progress=False)
+    assert error.value.errno == errno.ENOSPC and error.value.filename.endswith("S00.flac")
+    assert list((tmp_path / "train").iterdir()) == []
 
 
 @pytest.mark.parametrize(
