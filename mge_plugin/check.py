@@ -25,7 +25,7 @@ from mge_plugin.config import (
 )
 from mge_plugin.data.corpora.index import AUTO, cache_folder, index_corpora
 from mge_plugin.data.corpora.reader import CorpusConfig
-from mge_plugin.data.dataset import DATASET_TYPES
+from mge_plugin.data.dataset import DATASET_TYPES, group_problems
 from mge_plugin.data.latents.dataset import LatentsConfig, open_folders
 from mge_plugin.data.latents.shards import shard_urls
 from mge_plugin.data.latents.store import StoreInfo
@@ -42,6 +42,8 @@ _Config = Mapping[str, Any]
 _AUDIO_CONDITIONERS = ("mge_clap", "mge_text_audio")  # trained on audio embeddings
 _FOLDER_TYPES = ("audio_dir", "pre_encoded")  # of SAT, with local folders as datasets
 _OTHER_TYPES = ("wds", "s3")  # of SAT, with datasets anywhere
+
+_UNREADABLE = (ValueError, OSError, RuntimeError)  # RuntimeError: ~user of no user
 
 _MAX_SAMPLES = 2**31 - 1  # in a window: far more than any memory
 
@@ -197,22 +199,30 @@ def _latents_info(config: _Config) -> StoreInfo | None:
     return next(iter(open_folders(section.datasets)[0].values())).store
 
 
-def _check_triplets(config: _Config) -> Iterator[str]:
+def _check_triplets(config: _Config) -> list[str]:
     section = DATASET_TYPES[config["dataset_type"]][0]
-    yield from problems_of(parse_section, section, config, "dataset config")
-    folder = config.get("index_cache", AUTO)
-    folder = cache_folder(folder) if isinstance(folder, str) else None
+    problems = problems_of(parse_section, section, config, "dataset config")
+    cache = config.get("index_cache", AUTO)
+    cache = cache_folder(cache) if isinstance(cache, str) else None
+    together: list[str] = []
+    if not problems:
+        parsed: Any = parse_section(section, config, "dataset config")
+        try:
+            return list(group_problems(parsed.source, index_corpora(parsed.datasets, cache)))
+        except _UNREADABLE as error:
+            together = [str(error)]
     entries = config.get("datasets")
     for entry in entries if isinstance(entries, list) else []:
         if not problems_of(parse_section, CorpusConfig, entry, ""):
-            yield from _check_corpus(parse_section(CorpusConfig, entry, ""), folder)
+            problems += _check_corpus(parse_section(CorpusConfig, entry, ""), cache)
+    return problems or together
 
 
 def _check_corpus(corpus: CorpusConfig, cache: Path | None) -> Iterator[str]:
     """Read the songs of one corpus alone: a problem with it must not hide the next."""
     try:
         index_corpora([corpus], cache)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: ~user of no user
+    except _UNREADABLE as error:
         yield f"datasets: {corpus.id}: {error}"
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
@@ -168,14 +168,15 @@ def _song_order(corpora: Sequence[Corpus], form: Format, seed: int) -> SongOrder
 def _open_triplets(config: TripletsConfig, form: Format) -> TripletDataset:
     """The dataset of a config for a model; labels in `groups` that no stem has are logged."""
     form = replace(form, silence_db=config.silence_db)
-    dataset = TripletDataset(_open_corpora(config, form), form, config)
-    for problem in _unknown_in_groups(config.source, set().union(*dataset.labels)):
+    corpora = _open_corpora(config, form)
+    for problem in group_problems(config.source, corpora):
         _logger.warning("%s", problem)
-    return dataset
+    return TripletDataset(corpora, form, config)
 
 
-def _unknown_in_groups(config: SourceConfig, labels: Collection[str]) -> Iterator[str]:
+def group_problems(config: SourceConfig, corpora: Sequence[Corpus]) -> Iterator[str]:
     """Labels in groups that no stem has, perhaps misspelt: no song has such a group."""
+    labels = set().union(*map(_labels, corpora))
     for name, group in config.groups.items():
         for label in group:
             try:

@@ -51,6 +51,19 @@ def test_a_corpus_without_the_labels_asked_for_is_named(check, corpus, tiny, tri
     assert "harp" in problem
 
 
+def test_a_label_of_a_group_that_no_stem_has_is_named(check, corpus, tiny, triplets):
+    groups = {"rhythm section": ["bass", "drum"]}
+    (problem,) = check(tiny, triplets(corpus, source={"groups": groups}))
+    assert "source.groups.rhythm section" in problem and "'drums'" in problem
+    groups = {"rhythm section": ["bass", "drums"]}
+    assert check(tiny, triplets(corpus, source={"groups": groups})) == []
+
+
+def test_what_two_corpora_have_in_common_is_checked(check, corpus, tiny, triplets):
+    (problem,) = check(tiny, triplets(corpus, corpus))
+    assert "c0" in problem and "c1" in problem
+
+
 @pytest.mark.parametrize(
     ("place", "key", "instead"),
     [
