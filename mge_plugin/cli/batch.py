@@ -120,7 +120,8 @@ class Report:
 
     def _close(self) -> None:
         if self.as_json:
-            say(json.dumps({"songs": self.songs, "failures": self.failures}, indent=4))
+            report = {"songs": self.songs, "failures": self.failures}
+            say(json.dumps(report, indent=4, allow_nan=False))
         elif self.total > 1:
             states = [song["state"] for song in self.songs]
             say(

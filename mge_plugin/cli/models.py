@@ -3,7 +3,6 @@
 `mge fit-mel`, `mge fit-text-audio`, `mge make-weights`: small models that stand in for large ones.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 from mge_plugin.cli.app import app, say, slow_module
 from mge_plugin.cli.options import Device, ModelConfig, Out, Seed
 from mge_plugin.config import read_json
-from mge_plugin.files import write_file
+from mge_plugin.files import write_json
 from mge_plugin.inference.request import Sampling
 from mge_plugin.models.hub import ModelFiles, available_models
 
@@ -115,7 +114,7 @@ def _import(
     for line in imported.summary():
         say(line)
     say(f"Wrote {checkpoints.write_weights(imported.weights, out, origin=ckpt.name)}")
-    say(f"Wrote {write_file(config_out, json.dumps(imported.config, indent=4).encode())}")
+    say(f"Wrote {write_json(config_out, imported.config, 4)}")
 
 
 def _export(ckpt: Path, out: Path) -> None:

@@ -5,7 +5,6 @@ Means with intervals, as the paper's tables have them: one row per system, one c
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from mge_plugin.data.audio import read_audio
 from mge_plugin.evaluation.metrics import interval
 from mge_plugin.evaluation.run import RATIO_DB, REFERENCE, Scored, audio_path
-from mge_plugin.files import write_file
+from mge_plugin.files import write_file, write_json
 from mge_plugin.report import Clip, Page, Section, Table, write_page
 
 _EXAMPLES = 3  # best and worst segments with players
@@ -117,9 +116,8 @@ def write_report(
     """Write index.html, scores.csv and summary.json in `out`; return the page's path."""
     metrics = [m for m in _METRICS if any(m in s.scores for s in scored)]
     tables = {metric: table(scored, metric) for metric in metrics}
-    summary = json.dumps(_summary(tables, fad, facts), indent=1, allow_nan=False)
     write_file(out / "scores.csv", _csv(scored).encode())
-    write_file(out / "summary.json", summary.encode())
+    write_json(out / "summary.json", _summary(tables, fad, facts), 1)
     sections = [_fad_section(fad)] if fad else []
     sections += [_metric_section(metric, rows, facts) for metric, rows in tables.items()]
     sections += [*_distribution(scored), *_examples(out, scored)]

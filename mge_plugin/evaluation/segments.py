@@ -6,7 +6,6 @@ add       given "labels": windows of songs that have all labels, for every split
 generate  windows of mixtures, the references; compose  the same, with the song's labels in order
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -21,7 +20,7 @@ from mge_plugin.data.corpora.index import Corpus
 from mge_plugin.data.songs import Song
 from mge_plugin.data.triplets import MAX_TRIES, Format, stem_window
 from mge_plugin.evaluation import SCORED_TASKS
-from mge_plugin.files import write_file
+from mge_plugin.files import write_json
 
 _FORMAT = 1  # of the file
 _ABSENT_SHARE = 0.25  # segments from songs without the label, for each segment with it
@@ -128,7 +127,7 @@ def draw_segments(
 def save_segments(segments: Sequence[Segment], path: Path) -> None:
     """Write the segments as JSON, whole or not at all."""
     content = {"format": _FORMAT, "segments": [asdict(segment) for segment in segments]}
-    write_file(path, json.dumps(content, indent=1).encode())
+    write_json(path, content, 1)
 
 
 def load_segments(path: Path) -> list[Segment]:

@@ -18,7 +18,6 @@ Learning", with one encoder per side): the target of a row is spread evenly over
 The denoiser is trained as SAT's train.py does it, without its loggers and demos.
 """
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ from tqdm import tqdm
 
 from mge_plugin.config import ConfigError
 from mge_plugin.data.dataset import create_mge_dataloader
-from mge_plugin.files import write_file, written_whole
+from mge_plugin.files import write_json, written_whole
 from mge_plugin.models.autoencoder import autoencoder_section, create_pretransform
 from mge_plugin.models.checkpoints import (
     autoencoder_weights,
@@ -134,7 +133,7 @@ def export(wrapper: pl.LightningModule, config: Mapping[str, Any], out: Path) ->
     out.mkdir(parents=True, exist_ok=True)
     with written_whole(out / "model.safetensors") as partial:
         wrapper.export_model(str(partial), use_safetensors=True)
-    write_file(out / "model.json", json.dumps(config, indent=4).encode())
+    write_json(out / "model.json", config, 4)
     return out
 
 

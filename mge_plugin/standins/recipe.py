@@ -9,7 +9,6 @@ Every step writes a file, so a run that was stopped resumes with the step it was
 """
 
 import copy
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mge_plugin.config import read_json
-from mge_plugin.files import shipped_file, write_file
+from mge_plugin.files import shipped_file, write_json
 from minislakh import Sound, write_corpus
 from minislakh.sound import find_soundfont
 
@@ -145,7 +144,7 @@ def make_weights(work: Path, out: Path, device: str, size: RecipeSize | None = N
     halve(weights, out / "model.safetensors")
     shipped = read_json(shipped_file("weights/minislakh/model.json"))
     config |= {key: shipped[key] for key in _SHIPPED if key in shipped}
-    write_file(out / "model.json", (json.dumps(config, indent=4) + "\n").encode())
+    write_json(out / "model.json", config, 4)
     return out
 
 
@@ -206,7 +205,7 @@ class _Corpus:
         from mge_plugin.data.latents.store import Store
 
         dataset_config = self.folder / "songs.json"
-        write_file(dataset_config, json.dumps(self._config("mge_triplets")).encode())
+        write_json(dataset_config, self._config("mge_triplets"))
         settings = Settings(**self.songs.encoding)
         encoder = create_encoder(config, autoencoder, settings, torch.device(device))
         store = Store(self.folder / "latents")

@@ -170,7 +170,7 @@ class LatentSong:
 
     def to_json(self) -> str:
         """The header's text."""
-        return json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True)
+        return json.dumps({"format": _FORMAT, **asdict(self)}, sort_keys=True, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "LatentSong":
