@@ -136,18 +136,21 @@ def _run_shapes(model: MGEModel, config: _Config) -> Iterator[str]:
 def _run_autoencoder(
     pretransform: AutoencoderPretransform, config: _Config, frames: int
 ) -> Iterator[str]:
-    autoencoder = pretransform.model
+    autoencoder, scale = pretransform.model, pretransform.scale
+    if not isinstance(scale, (int, float)):
+        yield f"model.pretransform.scale: expected a number, found {found(scale)}"
+        return
     shape = (1, pretransform.io_channels, config["sample_size"])
     audio = torch.zeros(shape, device="meta")
     latents = torch.zeros(1, pretransform.encoded_channels, frames, device="meta")
     yield from _same_shape(
         "model.pretransform: encoding",
-        lambda: autoencoder.encode(audio) / pretransform.scale,
+        lambda: autoencoder.encode(audio) / scale,
         latents,
     )
     yield from _same_shape(
         "model.pretransform: decoding",
-        lambda: autoencoder.decode(latents * pretransform.scale),
+        lambda: autoencoder.decode(latents * scale),
         audio,
     )
 

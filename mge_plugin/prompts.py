@@ -42,6 +42,8 @@ class TrackPrompt:
     def __post_init__(self) -> None:
         if self.text is not None and not isinstance(self.text, str):
             raise TypeError(f"a prompt's text is a text, found {type(self.text).__name__}")
+        if self.text is not None and _SLOT in self.text:
+            raise ValueError(f"a prompt names an instrument in place of {_SLOT}: {self.text!r}")
         if not 0.0 <= self.text_weight <= 1.0:
             raise ValueError(f"text_weight: expected 0 to 1, found {self.text_weight}")
         if self.audio is not None:

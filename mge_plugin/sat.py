@@ -21,7 +21,7 @@ from typing import Any
 import wrapt
 
 from mge_plugin.config import ConfigError
-from mge_plugin.files import is_zip, remove_abandoned, written_whole
+from mge_plugin.files import is_zip, remove_abandoned
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +248,7 @@ def _atomic_save(lightning: Callable, instance: Any, args: tuple, kwargs: dict) 
         return lightning(*args, **kwargs)
     torch = import_module("torch")
     remove_abandoned(Path(path).parent)
-    with written_whole(Path(path)) as partial:
+    with import_module("mge_plugin.models.checkpoints").write_tensors(Path(path)) as partial:
         torch.save(checkpoint, partial)
 
 

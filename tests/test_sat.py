@@ -1,6 +1,7 @@
 """Workarounds: what SAT and Lightning get wrong for us works with the plugin registered."""
 
 import os
+import resource
 import time
 from types import SimpleNamespace
 
@@ -106,6 +107,13 @@ def test_a_lightning_checkpoint_has_its_name_only_when_it_is_whole(tmp_path):
     before = path.read_bytes()
     with pytest.raises(OSError, match="no space"):
         _atomic_save({"a": torch.ones(3), "b": Unwritable()}, path)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), limit[1]))  # a full disk
+    try:
+        with pytest.raises(OSError, match=str(path)):
+            _atomic_save({"a": torch.ones(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(2))

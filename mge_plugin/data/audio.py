@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -316,7 +317,11 @@ def _write(path: Path, audio: np.ndarray, sample_rate: int, kind: str, subtype: 
             if kind == "WAV":
                 _remove_date(partial)
     except sf.LibsndfileError as error:
-        reason = f"{error.error_string.rstrip('.')}, writing {audio.nbytes} bytes of audio"
+        free = disk_usage(path.parent).free  # libsndfile calls a full disk a system error
+        reason = (
+            f"{error.error_string.rstrip('.')}, writing {audio.nbytes} bytes of audio "
+            f"where {free} bytes are free"
+        )
         raise OSError(errno.EIO, reason, str(path)) from error
     return path
 

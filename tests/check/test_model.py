@@ -143,7 +143,7 @@ AUTOENCODER = "model.pretransform.config"
             ],
             "model.pretransform: encoding",
         ),
-        ([("model.pretransform.scale", "one")], "model.pretransform: encoding"),
+        ([("model.pretransform.scale", "one")], "model.pretransform.scale"),
         ([("training.demo.num_demos", 0)], "num_demos"),
         ([("training.optimizer_configs.diffusion.optimizer.type", "AdmW")], "AdamW"),
         ([("training.optimizer_configs.diffusion.optimizer.config.lrr", 1)], "lrr"),

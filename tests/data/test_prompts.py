@@ -67,6 +67,7 @@ def test_a_template_has_one_place_for_the_labels():
         ({"sauce": "bass"}, ValueError, "unknown track 'sauce', expected one of"),
         ({"source": {"txt": "bass"}}, ValueError, r"the source's prompt has text.*found \['txt'\]"),
         ({"source": {"text": 5}}, TypeError, "a prompt's text is a text, found int"),
+        ("The sound of the {label}", ValueError, "an instrument in place of {label}"),
         ({"source": {"audio": torch.ones(9)}}, ValueError, "example needs its sample_rate"),
         ({"source": {"audio": [0.5]}}, TypeError, "example is an array of floats.*found list"),
         (
