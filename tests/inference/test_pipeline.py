@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import mge_plugin
 from mge_plugin.devices import pick
@@ -587,16 +588,18 @@ def test_a_network_is_compiled_on_the_cpu_without_graphs(files, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_compiled_network_makes_the_same_song(model, noise):
+def test_a_compiled_network_makes_the_same_song_and_ten_lengths_compile_it_twice(model, noise):
     """Traced and run without building C++; windows of a last, smaller batch are another shape."""
     torch._dynamo.reset()
-    compiled, eager = (Pipeline(deepcopy(model), WINDOW, 1, "cpu") for _ in range(2))
-    compiled.model.model.model.compile(backend="aot_eager", dynamic=False)
-    sampling = replace(QUICK, window_batch=2)
-    found, expected = (
-        extract(p, noise(3 * WINDOW), RATE, "bass", sampling, RAW).audio["bass"]
-        for p in (compiled, eager)
-    )
+    song, sampling = noise(3 * WINDOW), replace(QUICK, window_batch=2)
+    eager = Pipeline(model, WINDOW, 1, "cpu")
+    expected = extract(eager, song, RATE, "bass", sampling, RAW).audio["bass"]
+    compiled, compilations = deepcopy(eager), CompileCounterWithBackend("aot_eager")
+    compiled.model.model.model.compile(backend=compilations, dynamic=False)
+    found = extract(compiled, song, RATE, "bass", sampling, RAW).audio["bass"]
     assert_allclose(found, expected, atol=1e-4)
     assert np.abs(expected).max() > 1e-3
+    for seconds in np.linspace(0.1, 1, 10):
+        extract(compiled, noise(int(seconds * RATE)), RATE, "bass", sampling, RAW)
+    assert compilations.frame_count <= sampling.window_batch, "a shape per size of a batch"
     torch._dynamo.reset()
