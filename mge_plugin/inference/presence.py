@@ -12,8 +12,9 @@ CLAP embeddings of text and audio that match have a cosine of about 0.2 to 0.5, 
 
 from dataclasses import dataclass
 
-import librosa
 import numpy as np
+import torch
+from torchaudio.functional import melscale_fbanks
 
 from mge_plugin.data.audio import rms_db, to_channels
 
@@ -68,14 +69,17 @@ def agreement(mixture: np.ndarray, estimate: np.ndarray, sample_rate: int) -> fl
 def _mel_power(audio: np.ndarray, sample_rate: int) -> np.ndarray:
     """(channels, samples) to mel powers (64, frames) of the mono sum."""
     frame = 2 ** round(np.log2(0.064 * sample_rate))
-    return librosa.feature.melspectrogram(
-        y=to_channels(audio, 1)[0],
-        sr=sample_rate,
-        n_fft=frame,
-        hop_length=frame // 4,
-        n_mels=64,
-        norm=None,
+    bands = melscale_fbanks(frame // 2 + 1, 0.0, sample_rate / 2, 64, sample_rate, None, "slaney")
+    mono = torch.from_numpy(to_channels(audio, 1)[0])
+    spectrum = torch.stft(
+        mono,
+        frame,
+        frame // 4,
+        window=torch.hann_window(frame),
+        pad_mode="constant",
+        return_complex=True,
     )
+    return (bands.T @ spectrum.abs().square()).numpy()
 
 
 def sounding(audio: np.ndarray, sample_rate: int) -> np.ndarray:

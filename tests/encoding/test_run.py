@@ -3,10 +3,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +14,7 @@ from mge_plugin.config import ConfigError
 from mge_plugin.data.latents.encode import Ranks, Settings
 from mge_plugin.data.latents.store import Store
 from tests.encoding.tiny import RATE, vae_config
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import run_mge, start
 
 
 def files(store):
@@ -113,12 +109,10 @@ def test_settings_that_make_no_sense_are_all_told():
 def start_command(corpus, ckpt, config, out):
     """A process that encodes as `run` does."""
     config.write_text(json.dumps(vae_config()))
-    line = ["mge", "encode", "--model-config", config, "--ckpt", ckpt, "--out", out]
+    line = ["encode", "--model-config", config, "--ckpt", ckpt, "--out", out]
     line += ["--dataset-config", corpus.config, "--dtype", "float32", "--chunk", "0.4"]
     line += ["--device", "cpu"]
-    code = f"import sys; sys.argv = {list(map(str, line))}; from mge_plugin.cli import main; main()"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment)
+    return start(run_mge, *map(str, line), output=config.with_suffix(".log"))
 
 
 def test_a_killed_run_goes_on_and_leaves_nothing_behind(corpus, run, ckpt, tmp_path):
@@ -127,10 +121,11 @@ def test_a_killed_run_goes_on_and_leaves_nothing_behind(corpus, run, ckpt, tmp_p
     whole, _ = run(corpus, "whole")
     cut = Store(tmp_path / "cut")
     process = start_command(corpus, ckpt, tmp_path / "vae.json", cut.root)
-    while len(list(cut.root.rglob("*.safetensors"))) < 3 and process.poll() is None:
+    while len(list(cut.root.rglob("*.safetensors"))) < 3 and process.is_alive():
         time.sleep(0.001)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     done = len(list(cut.root.rglob("*.safetensors")))
     assert 3 <= done < 12
     halves = [cut.root / ".half.tmp", cut.root / "songs" / "train" / ".half.tmp"]
